@@ -1,0 +1,3 @@
+"""RouterOS emulator of ISPVisualMonitor."""
+
+__version__ = "0.1.0"
