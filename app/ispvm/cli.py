@@ -1,0 +1,166 @@
+"""The command `ispvm`. Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 3 refused on purpose."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+from ispvm import __version__
+from ispvm.settings import DEFAULT_PATH, Settings, SettingsError, load
+
+
+class Refused(Exception):
+    """The command understood and will not do it; the message is one clear sentence."""
+
+
+def _changed(changed: bool) -> int:
+    print("changed" if changed else "unchanged")
+    return 0
+
+
+def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    from ispvm.store.migrate import MigrationError, migrate
+
+    try:
+        return _changed(migrate(settings))
+    except MigrationError as error:
+        raise Refused(str(error)) from error
+
+
+def _serve(settings: Settings, _: argparse.Namespace) -> int:
+    from ispvm.serve import serve
+
+    return serve(settings)
+
+
+def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.store.worker import run
+
+    return run(settings, once=arguments.once)
+
+
+def _upkeep(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.store.upkeep import upkeep
+
+    return _changed(upkeep(settings, now=arguments.now))
+
+
+def _agent_enroll(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.agents import enroll
+
+    return _changed(enroll(settings, arguments.tenant, arguments.name, arguments.site, arguments.token_sha256))
+
+
+def _agent_revoke(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.agents import revoke
+
+    return _changed(revoke(settings, arguments.tenant, arguments.name))
+
+
+def _agent_list(settings: Settings, _: argparse.Namespace) -> int:
+    from ispvm.inventory.agents import listing
+
+    print(listing(settings))
+    return 0
+
+
+def _seed_apply(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.seeds import SeedRefused, apply
+
+    try:
+        return _changed(apply(settings, arguments.file))
+    except SeedRefused as error:
+        raise Refused(str(error)) from error
+
+
+def _login_link(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.people import login_link
+
+    print(login_link(settings, arguments.user, arguments.tenant, arguments.valid_minutes))
+    return 0
+
+
+def _check_config(path: Path) -> int:
+    try:
+        load(path)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ispvm", description="ISPVisualMonitor server")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Settings, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("migrate", _migrate, "bring the schema to the newest revision")
+    command("serve", _serve, "the HTTP server")
+    worker = command("worker", _worker, "keep the rollups up to date")
+    worker.add_argument("--once", action="store_true", help="recompute what is due, then end")
+    upkeep = command("upkeep", _upkeep, "retention and heavy maintenance, inside the maintenance window")
+    upkeep.add_argument("--now", action="store_true", help="do it now, whatever the window says")
+
+    agents = commands.add_parser("agent", help="who may send data").add_subparsers(dest="verb", required=True)
+    enroll = agents.add_parser("enroll", help="bind an agent to a tenant and its sites")
+    enroll.add_argument("--tenant", required=True)
+    enroll.add_argument("--name", required=True)
+    enroll.add_argument("--site", required=True, action="extend", nargs="+", metavar="SITE")
+    enroll.add_argument("--token-sha256", required=True, metavar="HEX", help="SHA-256 of the token, 64 hex digits")
+    enroll.set_defaults(run=_agent_enroll)
+    revoke = agents.add_parser("revoke", help="refuse an agent's token from now on")
+    revoke.add_argument("--tenant", required=True)
+    revoke.add_argument("--name", required=True)
+    revoke.set_defaults(run=_agent_revoke)
+    agents.add_parser("list", help="all agents and when they last reported").set_defaults(run=_agent_list)
+
+    seeds = commands.add_parser("seed", help="demo and lab data").add_subparsers(dest="verb", required=True)
+    apply = seeds.add_parser("apply", help="load a seed bundle into its own tenant (never in production)")
+    apply.add_argument("file", type=Path)
+    apply.set_defaults(run=_seed_apply)
+
+    link = command("login-link", _login_link, "print an address that signs in once")
+    link.add_argument("--user", default="admin", help="made as administrator if there is none of that name")
+    link.add_argument("--tenant", help="needed for a new user when there are several tenants")
+    link.add_argument("--valid-minutes", type=int, default=60, metavar="N")
+
+    check = commands.add_parser("check-config", help="say what is wrong with a configuration file")
+    check.add_argument("file", type=Path)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the return value is the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "check-config":
+        return _check_config(arguments.file)
+    try:
+        settings = load(arguments.config)
+        result: int = arguments.run(settings, arguments)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Refused as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return 3
+    except (ValueError, LookupError) as error:
+        print(error.args[0] if error.args else error, file=sys.stderr)
+        return 2
+    except psycopg.OperationalError as error:
+        print(f"database: {error}", file=sys.stderr)
+        return 1
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

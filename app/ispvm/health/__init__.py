@@ -1,0 +1,1 @@
+"""The one state every router has, with its evidence."""

@@ -1,0 +1,1 @@
+"""Ingest v1: what agents send, checked and stored exactly once."""

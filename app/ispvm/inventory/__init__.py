@@ -1,0 +1,1 @@
+"""What administrators put in: agents, seed bundles, people."""

@@ -1,0 +1,67 @@
+"""One shape for every refusal: the field at fault, what is wrong, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from ispvm_contract.ingest import Refusal
+from psycopg import OperationalError
+from psycopg.errors import QueryCanceled
+from psycopg_pool import PoolTimeout, TooManyRequests
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+RETRY_SECONDS = 5
+
+
+class Refused(Exception):
+    """Ends a request with a 4xx or 5xx status and a Refusal as its body."""
+
+    def __init__(self, status: int, field: str, problem: str, fix: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.status, self.refusal, self.headers = status, Refusal(field, problem, fix), headers
+
+
+def answer(status: int, refusal: Refusal, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal as a response."""
+    return Response(msgspec.json.encode(refusal), status, dict(headers or {}), "application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101
+    return answer(error.status, error.refusal, error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or "request"
+    return answer(422, Refusal(field, str(first["msg"]), "see /api/docs for what is allowed"))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return answer(error.status_code, Refusal("request", str(error.detail), "see /api/docs"), error.headers)
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    if isinstance(error, QueryCanceled):
+        return answer(503, Refusal("request", "the query took too long", "ask for a shorter range or fewer points"))
+    problem = "too many requests wait for the database" if isinstance(error, TooManyRequests) else "no database connection"
+    return answer(503, Refusal("server", problem, f"send it again in {RETRY_SECONDS} s"), {"Retry-After": str(RETRY_SECONDS)})
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every error in this shape."""
+    for kind, handler in {
+        Refused: _refused,
+        RequestValidationError: _invalid,
+        HTTPException: _http,
+        PoolTimeout: _busy,
+        TooManyRequests: _busy,
+        OperationalError: _busy,
+    }.items():
+        app.add_exception_handler(kind, handler)

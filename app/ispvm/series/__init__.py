@@ -1,0 +1,1 @@
+"""The read side: bounded series, summaries, sites and devices, as JSON."""

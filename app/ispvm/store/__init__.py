@@ -1,0 +1,1 @@
+"""PostgreSQL: migrations, tenant transactions, the registry's columns, rollups and upkeep."""
