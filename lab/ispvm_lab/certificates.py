@@ -1,0 +1,50 @@
+"""The routers' certificate authority and one certificate a router, kept across restarts."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+import trustme
+
+CA_FILE = "routers-ca.crt"
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    temporary.rename(path)
+
+
+class Authority:
+    """Issues the routers' certificates. `<state>/routers-ca.crt` is what clients trust."""
+
+    def __init__(self, state: Path) -> None:
+        """Load the authority of a state directory, or found one."""
+        self._directory = state / "certificates"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        certificate, key = state / CA_FILE, self._directory / "ca.key"
+        if certificate.exists() and key.exists():
+            self._ca = trustme.CA.from_pem(certificate.read_bytes(), key.read_bytes())
+            return
+        self._ca = trustme.CA(organization_name="ISPVisualMonitor lab", organization_unit_name="routers")
+        for stale in self._directory.glob("*.pem"):
+            stale.unlink()
+        write_secret(key, self._ca.private_key_pem.bytes())
+        self._ca.cert_pem.write_to_path(str(certificate))
+
+    def context(self, name: str, address: str) -> ssl.SSLContext:
+        """A TLS server for the router of that name at that address."""
+        file = self._directory / f"{name}-{address}.pem"
+        if not file.exists():
+            issued = self._ca.issue_cert(address, name.lower().replace("_", "-") + ".lab.invalid", common_name=name)
+            parts = [issued.private_key_pem.bytes(), *(part.bytes() for part in issued.cert_chain_pems)]
+            write_secret(file, b"".join(parts))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(file)
+        return context

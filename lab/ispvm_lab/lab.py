@@ -1,0 +1,129 @@
+"""The running lab: a world, its routers on the network, and the state kept between runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+
+import msgspec
+from ispvm_contract import seed as seeds
+
+from .certificates import Authority, write_secret
+from .faults import Book
+from .station import API_PORT, API_SSL_PORT, Station
+from .traffic import Clock
+from .world import World
+
+USER = "ispvm"
+CREDENTIAL = "ispvm-lab.router-password"
+PASSWORD_FILE = "router-password"  # noqa: S105 - a file's name
+
+
+class Memory(msgspec.Struct):
+    """What outlives a restart: when the world began, and when each rebooted router last booted."""
+
+    began: float
+    boots: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """All routers on one host: the n-th of the seed (from 0) on ports base + 2n (api) and base + 2n + 1 (api-ssl)."""
+
+    host: str
+    base: int
+
+    @staticmethod
+    def parse(text: str) -> Override:
+        """`HOST:BASEPORT`; raises ValueError."""
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"--listen-override: {text!r} is not HOST:BASEPORT, such as 127.0.0.1:18000")
+        return Override(host, int(port))
+
+
+def router_password(state: Path) -> str:
+    """The password of every router: from systemd when it has one for us, else made once and kept."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory and (given := Path(directory, CREDENTIAL)).exists():
+        password = given.read_text(encoding="utf-8").rstrip("\n")
+        if not password.isascii() or not password:
+            raise ValueError(f"credential {CREDENTIAL}: must be a password of ASCII characters")
+        return password
+    file = state / PASSWORD_FILE
+    if not file.exists():
+        write_secret(file, secrets.token_urlsafe(24).encode())
+    return file.read_text(encoding="utf-8").rstrip("\n")
+
+
+class Lab:
+    """A seed's routers, answering."""
+
+    def __init__(self, seed: seeds.Seed, state: Path, speed: float = 1.0, clock: Clock | None = None) -> None:
+        state.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.state = state
+        self._memory_file = state / "memory.json"
+        if self._memory_file.exists():
+            self.memory = msgspec.json.decode(self._memory_file.read_bytes(), type=Memory)
+        else:
+            self.memory = Memory(began=clock.origin if clock else time())
+        self.clock = clock or Clock(self.memory.began, speed)
+        self.world = World(seed, self.clock, self.memory.boots)
+        self.faults = Book()
+        password = router_password(state)
+        self.stations = {
+            name: Station(router, self.faults, USER, password) for name, router in self.world.routers.items()
+        }
+        self.remember()
+
+    def remember(self) -> None:
+        """Write down what must outlive a restart."""
+        write_secret(self._memory_file, msgspec.json.encode(self.memory))
+
+    @contextlib.asynccontextmanager
+    async def running(self, override: Override | None = None) -> AsyncIterator[Lab]:
+        """All routers listen; leaving ends them."""
+        _raise_file_limit()
+        authority = Authority(self.state)
+        async with contextlib.AsyncExitStack() as stack:
+            for index, station in enumerate(self.stations.values()):
+                address = station.router.spec.address
+                host, port, secure_port = address, API_PORT, API_SSL_PORT
+                if override is not None:
+                    host, port = override.host, override.base + 2 * index
+                    secure_port = port + 1
+                context = authority.context(station.router.name, host)
+                try:
+                    await station.open(host, port, secure_port, context)
+                except OSError as error:
+                    raise OSError(
+                        f"{station.router.name}: cannot listen on {host} ports {port} and {secure_port}: {error.strerror}. "
+                        "The address must be on this host and the ports free; --listen-override puts all on one host."
+                    ) from error
+                stack.push_async_callback(station.close)
+            yield self
+
+
+def _raise_file_limit() -> None:
+    """A thousand routers are two thousand sockets before the first client has come."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def notify_ready() -> None:
+    """Tell systemd, when it asked, that the service is up."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        notifier.connect(address)
+        notifier.sendall(b"READY=1")
