@@ -1,0 +1,70 @@
+# `make` lists what there is. Everything runs as root on a bare Debian 12 or 13 machine and installs what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo:  ## install the appliance and six emulated routers on test hosts; ends with a URL
+	@ci/bootstrap
+	@$(PYTHON) ci/demo.py
+
+.PHONY: demo-stop
+demo-stop:  ## remove every trace of the demo
+	@ci/bootstrap
+	@$(PYTHON) ci/testhost.py purge
+
+.PHONY: test
+test: lint test-unit test-integration test-roles  ## everything: lint, unit, integration on the test host, Molecule
+
+.PHONY: test-fast
+test-fast: bootstrap  ## lint of the Python and unit tests: an answer in a minute
+	@ruff check . && ruff format --check .
+	@$(PYTHON) -m pytest -q -m "not integration"
+
+.PHONY: bootstrap
+bootstrap:
+	@ci/bootstrap test
+
+.PHONY: lint
+lint: bootstrap  ## every linter, no skips
+	@ci/lint
+
+.PHONY: test-unit
+test-unit: bootstrap  ## tests that need no database and no host
+	@$(PYTHON) -m pytest -m "not integration"
+
+.PHONY: test-integration
+test-integration: bootstrap  ## the server against the PostgreSQL that the roles install
+	@ci/integration
+
+.PHONY: test-roles
+test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole appliance (ROLE=name for one)
+	@ci/molecule $(ROLE)
+
+.PHONY: wheelhouse
+wheelhouse: bootstrap  ## build the wheels that hosts install from
+	@$(PYTHON) ci/build.py
+
+.PHONY: assets
+assets: bootstrap  ## fetch the browser libraries (locked, from npm)
+	@ci/assets
+
+.PHONY: lock
+lock: bootstrap  ## resolve requirements/*.txt again
+	@ci/lock --upgrade
+
+.PHONY: docs
+docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files
+	@$(PYTHON) ci/generate.py
+
+.PHONY: clean
+clean:  ## remove what was built (not the demo)
+	rm -rf .venv dist .cache/wheels .mypy_cache .ruff_cache .pytest_cache
