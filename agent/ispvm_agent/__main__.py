@@ -1,0 +1,7 @@
+"""`python -m ispvm_agent`."""
+
+import sys
+
+from ispvm_agent.cli import main
+
+sys.exit(main())

@@ -1,0 +1,112 @@
+"""What every collector is: which commands to send, and what to make of the replies. No collector knows another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from ispvm_contract.ingest import Quality, Severity, Value
+
+from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.session import Reply
+
+Tier = Literal["fast", "medium", "slow"]
+Version = tuple[int, int]
+Replies = Mapping[Command, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a poll happened. Clock values are monotonic seconds, `wall_offset` added to one gives UTC epoch seconds."""
+
+    wall_offset: float
+    uptime: float | None = None
+    rebooted: bool = False
+
+    def epoch_ms(self, clock: float) -> int:
+        """UTC milliseconds of a monotonic time."""
+        return int((clock + self.wall_offset) * 1000)
+
+
+@dataclass(slots=True)
+class Table:
+    """Values of one entity type: `columns` are as long as `keys`. See `ingest.Poll`."""
+
+    entity_type: str
+    keys: list[str]
+    columns: dict[str, list[Value]]
+    interval_s: float | None = None
+    reset: list[int] = field(default_factory=list)
+    quality: Quality = "good"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that changed: a registry event without the identifiers that the poller adds."""
+
+    name: str
+    entity_type: str
+    severity: Severity
+    key: str | None = None
+    old: str | None = None
+    new: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An entity inside the router, for the inventory."""
+
+    entity_type: str
+    key: str
+    name: str
+    attributes: dict[str, str | float | int | bool | None]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What one poll found out about one router; absent is None or not there, never 0."""
+
+    device: dict[str, Value] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)  # fields of DevicePatch
+    tables: list[Table] = field(default_factory=list)
+    events: list[Happening] = field(default_factory=list)
+    entities: list[Entity] = field(default_factory=list)
+
+    def merge(self, other: Findings) -> None:
+        """Add what another collector found."""
+        self.device.update(other.device)
+        self.about.update(other.about)
+        self.tables += other.tables
+        self.events += other.events
+        self.entities += other.entities
+
+
+class Collector(Protocol):
+    """One topic of one router. Instances live as long as the router's poller and may keep what they need to compare."""
+
+    name: str
+    tier: Tier
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """The commands for this RouterOS version; all of them answered, or `publish` is not called."""
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """What the replies say."""
+
+    def learned(self) -> dict[str, Any]:
+        """What must survive a restart of the agent, as JSON; empty for most."""
+
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Take back what `learned` gave."""
+
+
+class Stateless:
+    """For collectors that learn nothing."""
+
+    def learned(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, learned: dict[str, Any]) -> None:
+        """Nothing to take back."""

@@ -1,0 +1,144 @@
+"""BGP peers: v6 lists configured peers with their state; v7 lists live sessions, which are joined with the configured."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ispvm_contract.ingest import Value
+from ispvm_contract.registry import registry
+
+from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Stateless, Table, Tier, Version
+from ispvm_agent.routeros import values
+from ispvm_agent.routeros.commands import Command
+
+STATES = registry().metrics["bgp.peer.state"].values
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer as far as it is known; a disabled one has no state, since nobody expects it to be up."""
+
+    name: str
+    remote: str
+    remote_as: int | None
+    state: str | None
+    uptime: float | None = None
+    prefixes_in: int | None = None
+
+
+def peers_v6(rows: list[values.Row]) -> list[Peer]:
+    """From /routing/bgp/peer."""
+    peers = []
+    for row in rows:
+        state = row.get("state", "").lower() or "idle"  # a peer that was never tried has no state yet
+        if values.boolean(row, "disabled"):
+            state = ""
+        up = state == "established"
+        peers.append(
+            Peer(
+                name=row.get("name") or row.get("remote-address", "?"),
+                remote=row.get("remote-address", ""),
+                remote_as=values.integer(row, "remote-as"),
+                state=state if state in STATES else None,
+                uptime=values.duration(row.get("uptime")) if up else None,
+                prefixes_in=values.integer(row, "prefix-count") if up else None,
+            )
+        )
+    return peers
+
+
+def _address(text: str) -> str:
+    """An address without prefix length or port."""
+    return text.partition("/")[0]
+
+
+def peers_v7(connections: list[values.Row], sessions: list[values.Row]) -> list[Peer]:
+    """Configured connections with their session, then sessions of connections that accept anybody.
+
+    A session is named like its connection and "-1". Sessions are cached by the router, so only `established` counts,
+    and a connection without a session is down.
+    """
+    unmatched = list(sessions)
+    peers = []
+    for connection in connections:
+        name, remote = connection.get("name", "?"), _address(connection.get("remote.address", ""))
+        remote_as = values.integer(connection, "remote.as")
+        mine = [
+            session
+            for session in unmatched
+            if re.sub(r"-\d+$", "", session.get("name", "")) == name
+            and (not remote or _address(session.get("remote.address", "")) in ("", remote))
+        ]
+        if values.boolean(connection, "disabled"):
+            unmatched = [session for session in unmatched if session not in mine]
+            peers.append(Peer(name, remote, remote_as, None))
+        elif remote and "/" not in connection.get("remote.address", "").removesuffix("/32").removesuffix("/128"):
+            unmatched = [session for session in unmatched if session not in mine]
+            live = next((session for session in mine if values.boolean(session, "established")), None)
+            peers.append(_session(name, remote, remote_as, live))
+    for session in unmatched:
+        remote = _address(session.get("remote.address", ""))
+        live = session if values.boolean(session, "established") else None
+        peers.append(_session(session.get("name") or remote or "?", remote, values.integer(session, "remote.as"), live))
+    return peers
+
+
+def _session(name: str, remote: str, remote_as: int | None, live: values.Row | None) -> Peer:
+    if live is None:
+        return Peer(name, remote, remote_as, "idle")
+    return Peer(
+        name,
+        remote,
+        remote_as or values.integer(live, "remote.as"),
+        "established",
+        values.duration(live.get("uptime")),
+        values.integer(live, "prefix-count"),
+    )
+
+
+class Bgp(Stateless):
+    """State, uptime and accepted prefixes of each peer."""
+
+    name = "bgp"
+    tier: Tier = "medium"
+
+    def __init__(self) -> None:
+        self._states: dict[str, str | None] = {}
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One menu on v6, two on v7."""
+        if version >= (7, 0):
+            return (Command.BGP_CONNECTIONS_V7, Command.BGP_SESSIONS_V7)
+        return (Command.BGP_PEERS_V6,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """A table of peers by name."""
+        if Command.BGP_PEERS_V6 in replies:
+            peers = peers_v6(replies[Command.BGP_PEERS_V6].rows)
+        else:
+            peers = peers_v7(replies[Command.BGP_CONNECTIONS_V7].rows, replies[Command.BGP_SESSIONS_V7].rows)
+        by_key: dict[str, Peer] = {}
+        for peer in peers:
+            by_key[peer.name if peer.name not in by_key else f"{peer.name} ({peer.remote})"] = peer
+        found = Findings()
+        if not by_key:
+            self._states = {}
+            return found
+        columns: dict[str, list[Value]] = {
+            "bgp.peer.up": [None if p.state is None else p.state == "established" for p in by_key.values()],
+            "bgp.peer.state": [None if p.state is None else STATES.index(p.state) for p in by_key.values()],
+            "bgp.peer.uptime_seconds": [p.uptime for p in by_key.values()],
+            "bgp.peer.prefixes_in": [p.prefixes_in for p in by_key.values()],
+        }
+        found.tables.append(Table("bgp_peer", list(by_key), columns))
+        for key, peer in by_key.items():
+            attributes = {"remote_address": peer.remote, "remote_as": peer.remote_as}
+            found.entities.append(Entity("bgp_peer", key, peer.name, attributes))
+            before = self._states.get(key)
+            if before is not None and peer.state is not None and before != peer.state:
+                found.events.append(
+                    Happening("bgp.peer.state.changed", "bgp_peer", "critical", key, before, peer.state)
+                )
+        self._states = {key: peer.state for key, peer in by_key.items()}
+        return found

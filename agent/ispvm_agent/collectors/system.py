@@ -1,0 +1,158 @@
+"""The router itself: resources, identity, health sensors, clock and NTP."""
+
+from __future__ import annotations
+
+from ispvm_contract.ingest import Value
+
+from ispvm_agent.collectors.base import Findings, Moment, Replies, Stateless, Tier, Version
+from ispvm_agent.routeros import values
+from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.session import Reply
+
+_CLOCK_LOST_BEFORE = 2000  # a router without a battery starts in 1970
+
+
+def first(reply: Reply) -> values.Row:
+    """The only row of a menu that has one; empty when there is none."""
+    return reply.rows[0] if reply.rows else {}
+
+
+def present(**metrics: Value) -> dict[str, Value]:
+    """Metrics that have a value, with `__` written for the dot."""
+    return {name.replace("__", "."): value for name, value in metrics.items() if value is not None}
+
+
+class Resource(Stateless):
+    """CPU, memory, disk, uptime, version."""
+
+    name = "resource"
+    tier: Tier = "fast"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One row on every version."""
+        return (Command.RESOURCE,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Device metrics, and what the router says of its build."""
+        row = first(replies[Command.RESOURCE])
+        total, free = values.integer(row, "total-memory"), values.integer(row, "free-memory")
+        about = {"routeros": "version", "architecture": "architecture-name", "model": "board-name"}
+        found = Findings(about={ours: row[theirs] for ours, theirs in about.items() if row.get(theirs)})
+        found.device = present(
+            device__uptime_seconds=moment.uptime,
+            device__cpu_pct=values.number(row, "cpu-load"),
+            device__mem_total_bytes=total,
+            device__mem_used_bytes=None if total is None or free is None else total - free,
+            device__disk_free_bytes=values.integer(row, "free-hdd-space"),
+        )
+        return found
+
+
+class Identity(Stateless):
+    """The name the router gives itself."""
+
+    name = "identity"
+    tier: Tier = "slow"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One row."""
+        return (Command.IDENTITY,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Its name, only ever a text."""
+        name = first(replies[Command.IDENTITY]).get("name")
+        return Findings(about={"identity": name} if name else {})
+
+
+class Routerboard(Stateless):
+    """Model and serial number; virtual routers have neither."""
+
+    name = "routerboard"
+    tier: Tier = "slow"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One row; some virtual builds have no such menu."""
+        return (Command.ROUTERBOARD,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Model and serial number where there are any."""
+        row = first(replies[Command.ROUTERBOARD])
+        about = {"model": "model", "serial": "serial-number"}
+        return Findings(about={ours: row[theirs] for ours, theirs in about.items() if row.get(theirs)})
+
+
+class Health(Stateless):
+    """Temperature and voltage, where the hardware has sensors."""
+
+    name = "health"
+    tier: Tier = "medium"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One row of named fields on v6, a row a sensor on v7."""
+        return (Command.HEALTH_V7,) if version >= (7, 0) else (Command.HEALTH_V6,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """The board's own sensor before the CPU's."""
+        ((command, reply),) = replies.items()
+        if command is Command.HEALTH_V7:
+            row = {r["name"]: r["value"] for r in reply.rows if "name" in r and "value" in r}
+        else:
+            row = first(reply)
+        sensors = ("temperature", "board-temperature", "board-temperature1", "cpu-temperature")
+        readings = [reading for sensor in sensors if (reading := values.number(row, sensor)) is not None]
+        return Findings(
+            device=present(
+                device__temp_c=readings[0] if readings else None, device__voltage_v=values.number(row, "voltage")
+            )
+        )
+
+
+class Clock(Stateless):
+    """How far the router's clock is off, safe against time zones, with its uncertainty."""
+
+    name = "clock"
+    tier: Tier = "slow"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """One row, resolution one second."""
+        return (Command.CLOCK,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Skew = router minus agent; the printed second is cut off, so half of one is added."""
+        reply = replies[Command.CLOCK]
+        row = first(reply)
+        router = values.date_time(row.get("date"), row.get("time"), row.get("gmt-offset"))
+        if router is None or router.year < _CLOCK_LOST_BEFORE:
+            return Findings()
+        half_trip = reply.midpoint - reply.sent
+        skew = router.timestamp() + 0.5 - (reply.midpoint + moment.wall_offset)
+        return Findings(
+            device=present(
+                device__clock__skew_seconds=round(skew, 3), device__clock__uncertainty_seconds=round(half_trip + 1.0, 3)
+            )
+        )
+
+
+class Ntp(Stateless):
+    """Whether the router's NTP client follows a server."""
+
+    name = "ntp"
+    tier: Tier = "slow"
+
+    def ask(self, version: Version) -> tuple[Command, ...]:
+        """v7 says so itself, v6 has to be judged by the age of its last update."""
+        return (Command.NTP_V7,) if version >= (7, 0) else (Command.NTP_V6,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Synchronised or not; absent when the router does not say."""
+        ((command, reply),) = replies.items()
+        row = first(reply)
+        synced: bool | None = None
+        if values.boolean(row, "enabled") is False:
+            synced = False
+        elif command is Command.NTP_V7:
+            synced = row["status"] == "synchronized" if "status" in row else None
+        elif values.boolean(row, "enabled"):
+            age, every = values.duration(row.get("last-update-before")), values.duration(row.get("poll-interval"))
+            synced = bool(row.get("active-server")) and age is not None and age < 4 * (every or 900.0)
+        return Findings(device=present(device__ntp__synced=synced))

@@ -1,0 +1,128 @@
+"""From what collectors found to batches on disk: gather for a moment, encode once, append to the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
+
+import msgspec
+import zstandard
+from ispvm_contract import ingest
+from ispvm_contract.identity import set_id
+
+from ispvm_agent.spool import Spool
+
+GATHER_SECONDS = 2.0
+_MAX_VALUES = 40_000  # the contract's limit of 50,000 metrics, with room for the poll that crosses it
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Outbox:
+    """Collects polls, events and inventory; every batch it makes can be understood on its own.
+
+    A router's inventory goes along with its data until the server has confirmed a batch with it, and again when the
+    server says that it does not know something.
+    """
+
+    def __init__(self, agent: ingest.Agent, spool: Spool, disk: ThreadPoolExecutor) -> None:
+        self.appended = asyncio.Event()  # set when there is something new to send
+        self._agent = agent
+        self._spool = spool
+        self._disk = disk
+        self._compressor = zstandard.ZstdCompressor(level=3)
+        self._full = asyncio.Event()
+        self._clear()
+        self._devices: dict[UUID, ingest.DevicePatch] = {}
+        self._entities: dict[UUID, dict[tuple[str, str], ingest.EntityPatch]] = {}
+        self._version: dict[UUID, int] = {}
+        self._confirmed: dict[UUID, int] = {}
+        self._carried: dict[UUID, dict[UUID, int]] = {}  # batch id -> device -> inventory version in it
+
+    def _clear(self) -> None:
+        self._sets: dict[str, list[str]] = {}
+        self._polls: list[ingest.Poll] = []
+        self._events: list[ingest.Event] = []
+        self._values = 0
+
+    def describe(self, device: ingest.DevicePatch, entities: list[ingest.EntityPatch]) -> None:
+        """What a router says of itself; only a change makes it travel again."""
+        known = self._entities.setdefault(device.id, {})
+        changed = [entity for entity in entities if known.get((entity.entity_type, entity.key)) != entity]
+        if changed or self._devices.get(device.id) != device:
+            self._devices[device.id] = device
+            known.update({(entity.entity_type, entity.key): entity for entity in changed})
+            self._version[device.id] = self._version.get(device.id, 0) + 1
+
+    def add(self, poll: ingest.Poll, keys: list[str] | None = None) -> None:
+        """One poll; `keys` is its key set, absent for the device itself."""
+        if keys is not None:
+            poll.set = set_id(keys)
+            self._sets[poll.set] = keys
+        self._polls.append(poll)
+        self._values += sum(map(len, poll.columns.values()))
+        if self._values >= _MAX_VALUES:
+            self._full.set()
+
+    def add_event(self, event: ingest.Event) -> None:
+        """One event."""
+        self._events.append(event)
+
+    def build(self) -> ingest.Batch | None:
+        """Everything gathered as a batch, or None when there is nothing."""
+        if not self._polls and not self._events:
+            return None
+        batch = ingest.Batch(
+            schema_version=1,
+            id=uuid4(),
+            sent_at=int(time.time() * 1000),
+            agent=self._agent,
+            sets=self._sets,
+            polls=self._polls,
+            events=self._events,
+        )
+        carried: dict[UUID, int] = {}
+        for device in dict.fromkeys([poll.device for poll in self._polls] + [event.device for event in self._events]):
+            version = self._version.get(device, 0)
+            if self._confirmed.get(device, 0) < version:
+                batch.inventory_patch.devices.append(self._devices[device])
+                batch.inventory_patch.entities.extend(self._entities[device].values())
+                carried[device] = version
+        if carried:
+            self._carried[batch.id] = carried
+        self._clear()
+        return batch
+
+    def confirm(self, batch_id: UUID) -> None:
+        """The server has stored this batch, so it knows the inventory in it."""
+        for device, version in self._carried.pop(batch_id, {}).items():
+            self._confirmed[device] = max(version, self._confirmed.get(device, 0))
+
+    def tell_again(self) -> None:
+        """The server does not know something: send all inventory once more."""
+        self._confirmed.clear()
+        self._carried.clear()
+
+    async def flush(self) -> None:
+        """Encode, compress and append what was gathered; it is on disk when this returns."""
+        batch = self.build()
+        if batch is None:
+            return
+        body = self._compressor.compress(_encoder.encode(batch))
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._spool.append, batch.id, body)
+        self.appended.set()
+
+    async def run(self) -> None:
+        """Flush every two seconds, earlier when a batch is full, and once more when cancelled."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(GATHER_SECONDS):
+                        await self._full.wait()
+                except TimeoutError:
+                    pass
+                self._full.clear()
+                await self.flush()
+        finally:
+            await self.flush()

@@ -1,0 +1,77 @@
+"""What RouterOS prints, as numbers and times. What cannot be read is None, never 0."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+Row = dict[str, str]
+_DURATION = re.compile(
+    r"(?P<sign>-)?(?:(?P<w>\d+)w)?(?:(?P<d>\d+)d)?"
+    r"(?:(?P<hh>\d+):(?P<mm>\d\d):(?P<ss>\d\d(?:\.\d+)?)"
+    r"|(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m(?!s))?(?:(?P<s>\d+(?:\.\d+)?)s)?"
+    r"(?:(?P<ms>\d+)ms)?(?:(?P<us>\d+)us)?(?:(?P<ns>\d+)ns)?)"
+)
+_SECONDS = {
+    "w": 604800.0, "d": 86400.0, "h": 3600.0, "hh": 3600.0, "m": 60.0, "mm": 60.0,
+    "s": 1.0, "ss": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9,
+}  # fmt: skip
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_OFFSET = re.compile(r"([+-])(\d{1,2}):(\d\d)(?::(\d\d))?")
+
+
+def integer(row: Row, key: str) -> int | None:
+    """A whole number."""
+    try:
+        return int(row[key])
+    except (KeyError, ValueError):
+        return None
+
+
+def number(row: Row, key: str) -> float | None:
+    """A finite decimal number."""
+    try:
+        value = float(row[key])
+    except (KeyError, ValueError):
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+def boolean(row: Row, key: str) -> bool | None:
+    """ "true" and "yes", "false" and "no"."""
+    return {"true": True, "yes": True, "false": False, "no": False}.get(row.get(key, ""))
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds of "1w4d23h26m9s", "-29ms481us", "00:05:13" or "2d00:05:13"."""
+    match = _DURATION.fullmatch(text) if text else None
+    if match is None:
+        return None
+    parts = {name: value for name, value in match.groupdict().items() if value is not None and name != "sign"}
+    if not parts:
+        return None
+    total = sum(float(value) * _SECONDS[name] for name, value in parts.items())
+    return -total if match["sign"] else total
+
+
+def date_time(date: str | None, time: str | None, gmt_offset: str | None) -> datetime | None:
+    """The UTC moment of /system/clock: date "jul/21/2023" or "2026-09-18", time "14:27:01", offset "+03:00"."""
+    offset = _OFFSET.fullmatch(gmt_offset) if gmt_offset else None
+    if date is None or time is None or offset is None:
+        return None
+    pieces = date.lower().split("/")
+    try:
+        if len(pieces) == 3:
+            date = f"{int(pieces[2]):04d}-{_MONTHS.index(pieces[0]) + 1:02d}-{int(pieces[1]):02d}"
+        local = datetime.strptime(f"{date} {time}", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+        sign, hours, minutes, seconds = offset.groups(default="0")
+        shift = timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
+        return local + shift if sign == "-" else local - shift
+    except (ValueError, OverflowError):
+        return None
+
+
+def version(text: str | None) -> tuple[int, int] | None:
+    """Major and minor of "7.24rc2 (testing)" or "6.49.10 (long-term)"."""
+    match = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,0 +1,160 @@
+"""Words and sentences of the RouterOS API.
+
+A word is a length prefix of 1 to 5 bytes and that many bytes; an empty word ends a sentence. A reply sentence is a reply
+word ("!re", "!done", "!trap", "!fatal", "!empty", or one not invented yet), attributes ("=key=value"), API attributes
+(".tag=7") and, after "!fatal", a bare word of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+MAX_WORD_BYTES = 1 << 20
+MAX_SENTENCE_BYTES = 4 << 20
+_EQUALS = ord("=")
+
+
+class WireError(Exception):
+    """The bytes are not the RouterOS API, or more than this agent accepts. The connection cannot be used any more."""
+
+
+class Sentence(NamedTuple):
+    """One reply. `tag` is "" when the router sent none; `bare` holds words that are not attributes."""
+
+    reply: str
+    tag: str
+    attributes: dict[str, str]
+    bare: list[str]
+
+
+def encode_length(length: int) -> bytes:
+    """The length prefix of a word; raises WireError above 2^32 - 1."""
+    if length < 0x80:
+        return length.to_bytes(1, "big")
+    if length < 0x4000:
+        return (length | 0x8000).to_bytes(2, "big")
+    if length < 0x20_0000:
+        return (length | 0xC0_0000).to_bytes(3, "big")
+    if length < 0x1000_0000:
+        return (length | 0xE000_0000).to_bytes(4, "big")
+    if length < 1 << 32:
+        return b"\xf0" + length.to_bytes(4, "big")
+    raise WireError(f"a word of {length} bytes cannot be sent")
+
+
+def encode_sentence(words: Iterable[str]) -> bytes:
+    """A sentence ready to be written. An empty word would end it early and is refused."""
+    parts: list[bytes] = []
+    for word in words:
+        raw = word.encode()
+        if not raw:
+            raise WireError("a sentence cannot hold an empty word")
+        parts += (encode_length(len(raw)), raw)
+    return b"".join((*parts, b"\0"))
+
+
+def decode_text(latin: str) -> str:
+    """Text of unknown encoding, given as latin-1 (one character a byte): UTF-8 if it is, else cp1252, else latin-1."""
+    if latin.isascii():
+        return latin
+    raw = latin.encode("latin-1")
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return latin
+
+
+class Decoder:
+    """Turns whatever pieces the network delivers into sentences; work and memory stay linear in what was received."""
+
+    __slots__ = ("_attributes", "_bare", "_need", "_reply", "_size", "_tag", "_tail")
+
+    def __init__(self) -> None:
+        self._tail = bytearray()  # the beginning of a word that is not complete yet
+        self._need = 0  # how long the tail must be before looking at it again pays
+        self._begin_sentence()
+
+    def _begin_sentence(self) -> None:
+        self._size = 0
+        self._reply = self._tag = ""
+        self._attributes: dict[str, str] = {}
+        self._bare: list[str] = []
+
+    def feed(self, data: bytes) -> list[Sentence]:
+        """All sentences that `data` completes, in order. Raises WireError; then the decoder is of no further use."""
+        if self._tail:
+            self._tail += data
+            if len(self._tail) < self._need:
+                return []
+            data = bytes(self._tail)
+            self._tail.clear()
+        # One character a byte: positions in `text` and `data` agree, and ASCII, nearly everything, is final.
+        text = data.decode("latin-1")
+        ascii_only = data.isascii()
+        at, end, found = 0, len(data), []
+        reply, attributes = self._reply, self._attributes
+        while at < end:
+            length, start = data[at], at + 1
+            if length >= 0x80:
+                width = _prefix_width(length)
+                if at + width > end:
+                    self._need = width
+                    break
+                start = at + width
+                length = _long_length(data, at, width)
+                if length > MAX_WORD_BYTES:
+                    raise WireError(f"a word of {length} bytes; at most {MAX_WORD_BYTES} are accepted")
+            stop = start + length
+            if stop > end:
+                self._need = stop - at
+                break
+            self._size += stop - at
+            if self._size > MAX_SENTENCE_BYTES:
+                raise WireError(f"a sentence of more than {MAX_SENTENCE_BYTES} bytes")
+            if not length:
+                if reply:
+                    found.append(Sentence(reply, self._tag, attributes, self._bare))
+                self._begin_sentence()
+                reply, attributes = "", self._attributes
+            elif not reply:
+                reply = self._reply = text[start:stop]
+            elif data[start] == _EQUALS:
+                middle = text.find("=", start + 1, stop)
+                if middle < 0:  # "=key": an attribute without a value
+                    attributes[text[start + 1 : stop]] = ""
+                elif ascii_only:
+                    attributes[text[start + 1 : middle]] = text[middle + 1 : stop]
+                else:
+                    attributes[text[start + 1 : middle]] = decode_text(text[middle + 1 : stop])
+            elif text.startswith(".tag=", start, stop):
+                self._tag = text[start + 5 : stop]
+            else:
+                self._bare.append(decode_text(text[start:stop]))
+            at = stop
+        if at < end:
+            self._tail += data[at:]
+        return found
+
+
+def _prefix_width(first: int) -> int:
+    """How many bytes the length prefix has that begins with `first` (0x80 or more)."""
+    if first < 0xC0:
+        return 2
+    if first < 0xE0:
+        return 3
+    if first < 0xF0:
+        return 4
+    if first == 0xF0:
+        return 5
+    raise WireError(f"0x{first:02x} begins no length known to this agent")
+
+
+def _long_length(data: bytes, at: int, width: int) -> int:
+    """The word length in a prefix of 2 to 5 bytes."""
+    if width == 5:
+        return int.from_bytes(data[at + 1 : at + 5], "big")
+    mask = (1 << (7 * width)) - 1
+    return int.from_bytes(data[at : at + width], "big") & mask

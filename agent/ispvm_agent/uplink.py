@@ -1,0 +1,173 @@
+"""Batches and heartbeats to the server over HTTPS; a batch leaves the disk only after the server's 200."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import httpx
+import msgspec
+from ispvm_contract import ingest
+
+from ispvm_agent.outbox import Outbox
+from ispvm_agent.spool import Depth, Spool, Stored
+
+HEARTBEAT_SECONDS = 15.0
+LIVE_SECONDS = 60.0
+_MAX_WAIT = 60.0
+_TRANSIENT = frozenset({401, 403, 408, 429})  # among 4xx: our token, or the moment, is at fault, not the batch
+_log = logging.getLogger("uplink")
+
+
+@dataclass(slots=True)
+class Health:
+    """How the agent gets on with the server; shown by `status`, the metrics and the heartbeat."""
+
+    last_push: float | None = None  # epoch seconds of the last accepted batch
+    batches_sent: int = 0
+    bytes_sent: int = 0
+    failures: int = 0
+    set_aside: int = 0
+    rejected_parts: int = 0
+    last_error: str = ""
+    clock_error_seconds: float | None = None  # agent clock minus server clock
+
+
+def client(url: str, token: str, ca_file: str | None) -> httpx.AsyncClient:
+    """An HTTP client that sends only to this server, with its token. Ignores proxy settings of the environment."""
+    verify = ssl.create_default_context(cafile=ca_file)
+    headers = {"authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=httpx.Timeout(20, connect=5),
+                             trust_env=False, follow_redirects=False)  # fmt: skip
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds the server asks to wait (a number or a date), at most an hour; None if it does not say."""
+    text = response.headers.get("retry-after", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
+
+
+class Uplink:
+    """Sends what the spool holds: live data first, then the backlog in order and paced."""
+
+    def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
+        self.health = Health()
+        self._http = http
+        self._spool = spool
+        self._outbox = outbox
+        self._disk = disk
+
+    async def send(self, stored: Stored) -> float:
+        """Try one batch; returns how many seconds to wait before the next try, 0 when it is dealt with."""
+        run = asyncio.get_running_loop().run_in_executor
+        headers = {"content-type": "application/msgpack", "content-encoding": "zstd"}
+        try:
+            response = await self._http.post("/ingest/v1/batch", content=stored.body, headers=headers)
+        except (httpx.HTTPError, OSError) as error:
+            return self._failed(f"{type(error).__name__}: {error}")
+        if response.status_code == 200:
+            try:
+                answer = msgspec.json.decode(response.content, type=ingest.BatchAnswer)
+            except msgspec.DecodeError as error:
+                return self._failed(f"the answer to a batch is not understood: {error}")
+            if answer.id != stored.id:
+                return self._failed("the server answered for another batch")
+            for rejection in answer.rejected[:5]:
+                _log.warning("the server did not store %s of batch %s: %s", rejection.at, stored.id, rejection.reason)
+            self.health.rejected_parts += len(answer.rejected)
+            if answer.rejected:
+                self._outbox.tell_again()
+            else:
+                self._outbox.confirm(stored.id)
+            await run(self._disk, self._spool.delete, stored)
+            self.health.last_push = time.time()
+            self.health.batches_sent += 1
+            self.health.bytes_sent += len(stored.body)
+            self.health.failures = 0
+            self.health.last_error = ""
+            return 0.0
+        reason = f"HTTP {response.status_code}: {response.text[:300]}"
+        if 400 <= response.status_code < 500 and response.status_code not in _TRANSIENT:
+            _log.error("batch %s is set aside, the server will never take it: %s", stored.id, reason)
+            await run(self._disk, self._spool.set_aside, stored, reason)
+            self.health.set_aside += 1
+            return 0.0
+        wait = self._failed(reason)
+        asked = retry_after(response)
+        return wait if asked is None else asked + random.uniform(0, 1)  # noqa: S311 - jitter
+
+    def _failed(self, reason: str) -> float:
+        if reason != self.health.last_error:
+            _log.warning("cannot deliver: %s", reason)
+        self.health.failures += 1
+        self.health.last_error = reason
+        return min(_MAX_WAIT, 2.0 ** min(self.health.failures, 6)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        on_disk = asyncio.get_running_loop().run_in_executor
+        while True:
+            self._outbox.appended.clear()
+            live_since = int((time.time() - LIVE_SECONDS) * 1000)
+            stored = await on_disk(self._disk, self._spool.next, live_since)
+            if stored is None:
+                await self._outbox.appended.wait()
+                continue
+            started = time.monotonic()
+            wait = await self.send(stored)
+            if wait == 0.0 and stored.created_ms < live_since:
+                # Backlog takes at most half of the server's time for us, and never delays live data by more than
+                # one batch.
+                wait = min(time.monotonic() - started, 1.0)
+            await asyncio.sleep(wait)
+
+    async def beat(self, heartbeat: ingest.Heartbeat) -> None:
+        """Send one heartbeat and learn the agent's own clock error from the answer. Failures are counted, not raised."""
+        sent = time.time()
+        try:
+            response = await self._http.post(
+                "/ingest/v1/heartbeat",
+                content=msgspec.msgpack.encode(heartbeat),
+                headers={"content-type": "application/msgpack"},
+            )
+            response.raise_for_status()
+            answer = msgspec.json.decode(response.content, type=ingest.HeartbeatAnswer)
+        except (httpx.HTTPError, OSError, msgspec.DecodeError) as error:
+            _log.info("heartbeat not delivered: %s", error)
+            return
+        self.health.clock_error_seconds = round((sent + time.time()) / 2 - answer.server_time / 1000, 3)
+
+
+def heartbeat(
+    agent: ingest.Agent,
+    started_ms: int,
+    depth: Depth,
+    routers: list[ingest.RouterSummary],
+    clock_synchronised: bool | None,
+) -> ingest.Heartbeat:
+    """The heartbeat of this moment."""
+    return ingest.Heartbeat(
+        schema_version=1,
+        sent_at=int(time.time() * 1000),
+        agent=agent,
+        started_at=started_ms,
+        buffer_depth=depth.batches,
+        buffer_bytes=depth.bytes,
+        oldest_buffered=depth.oldest_ms,
+        dropped_batches=depth.dropped_batches + depth.set_aside,
+        clock_synchronised=clock_synchronised,
+        routers=routers,
+    )

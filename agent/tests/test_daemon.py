@@ -1,0 +1,88 @@
+"""The whole agent: a router and a server on real sockets, TLS on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from fakes import PASSWORD, FakeRouter, FakeServer
+from ispvm_agent import config, credentials, daemon
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+    return authority
+
+
+def server_tls(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def write_config(directory: Path, server_port: int, router_port: int) -> config.Config:
+    text = f"""
+schema_version = 1
+[agent]
+name = "pop-north"
+tenant = "demo"
+[server]
+url = "https://127.0.0.1:{server_port}"
+ca_file = "{directory}/ca.crt"
+[polling]
+fast_seconds = 1
+medium_seconds = 1
+slow_seconds = 1
+[spool]
+directory = "{directory}/state"
+[[router]]
+name = "CORE-NTH-1"
+site = "north"
+address = "127.0.0.1"
+port = {router_port}
+user = "ispvm"
+tls = "ca"
+ca_file = "{directory}/ca.crt"
+credential = "routers"
+"""
+    return config.parse(text)
+
+
+async def test_a_poll_travels_from_router_to_server(
+    tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "credentials"
+    secrets.mkdir()
+    (secrets / credentials.SERVER_TOKEN).write_text("the-token\n")
+    (secrets / credentials.router_credential("routers")).write_text(PASSWORD)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
+    monkeypatch.setattr(daemon.service, "METRICS_PORT", 0)
+    server, router = FakeServer(), FakeRouter()
+    async with server.serving(server_tls(ca)) as port, router.serving(tls=server_tls(ca)):
+        settings = write_config(tmp_path, port, router.port)
+        running = asyncio.create_task(daemon.run(settings))
+        async with asyncio.timeout(10):
+            while len(server.batches) < 2:
+                server.arrived.clear()
+                await server.arrived.wait()
+        running.cancel()
+        await running
+    first = server.batches[0]
+    assert first.agent.name == "pop-north"
+    assert server.authorizations == {"Bearer the-token"}
+    assert [device.name for device in first.inventory_patch.devices] == ["CORE-NTH-1"]
+    device = next(poll for poll in first.polls if poll.entity_type == "device")
+    assert device.columns["device.mem_used_bytes"] == [400]
+    assert device.columns["device.api.up"] == [True]
+    interfaces = next(poll for poll in first.polls if poll.entity_type == "interface")
+    assert interfaces.set is not None
+    assert first.sets[interfaces.set] == ["ether1", "bridge"]
+    assert interfaces.columns["interface.oper_up"] == [True, False]
+    assert "interface.rx_bps" not in interfaces.columns
+    assert server.heartbeats[0].routers[0].name == "CORE-NTH-1"
+    assert router.logins == 1
