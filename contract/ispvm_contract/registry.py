@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Literal
+
+import msgspec
 
 MetricType = Literal["gauge", "counter", "enum", "bool"]
 Frequency = Literal["fast", "medium", "slow"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One metric.
 
     `unit` is in the field's notation ("bit/s", "By", "%", "s", "ms", "1" for counts and states); `values` names the
@@ -46,8 +46,7 @@ class Metric:
         return short.replace(".", "_")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of event; every instance carries old and new value, a uuid, a time, a severity and an entity."""
 
     name: str
@@ -56,8 +55,7 @@ class Event:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """All metrics and events by name, in the order of the file."""
 
     version: int
@@ -79,8 +77,10 @@ def parse(text: str) -> Registry:
     raw = tomllib.loads(text)
     metrics: dict[str, Metric] = {}
     for entry in raw["metric"]:
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-        metric = Metric(**fields)
+        try:
+            metric = msgspec.convert(entry, Metric)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"metric {entry.get('name')!r}: {error}") from error
         if not _NAME.fullmatch(metric.name):
             raise ValueError(f"metric {metric.name!r}: names are lowercase words joined by dots")
         if metric.name in metrics:
@@ -88,7 +88,7 @@ def parse(text: str) -> Registry:
         if (metric.type == "enum") != bool(metric.values):
             raise ValueError(f"metric {metric.name!r}: an enum lists its values, nothing else does")
         metrics[metric.name] = metric
-    events = {entry["name"]: Event(**entry) for entry in raw["event"]}
+    events = {entry["name"]: msgspec.convert(entry, Event) for entry in raw["event"]}
     return Registry(version=raw["version"], metrics=metrics, events=events)
 
 
