@@ -12,7 +12,7 @@ DOCUMENTATION = r"""
 module: units
 short_description: Systemd units enabled, running, and running what is on disk, in one round trip
 description:
-  - Asks for the state of all units at once, then does only what is missing. Without changes it is one C(systemctl show).
+  - Asks for the state of all units at once, then does only what is missing; without changes that one question is all.
   - A unit whose file or drop-in changed since systemd read it is restarted. So a restart that a failed run did not get
     to is made up for by the next one. A role makes a unit restart for a new configuration by writing the
     configuration's checksum into the unit as a comment.
@@ -20,7 +20,7 @@ description:
 options:
   units: {description: Units in the order in which they start., type: list, elements: str, required: true}
   restart: {description: Restart these of them although they run., type: list, elements: str, default: []}
-  reload: {description: Reload these of them unless they are restarted or started anyway., type: list, elements: str, default: []}
+  reload: {description: Reload these of them unless restarted or started anyway., type: list, elements: str, default: []}
 attributes:
   check_mode: {support: full}
 author: [ISPVisualMonitor]
@@ -117,7 +117,7 @@ def main() -> None:
                     module.fail_json(msg=f"daemon-reload failed: {err.strip()}")
                 continue
             must(module, verb, unit)
-        for unit in {unit for verb, unit in actions if verb in ("start", "restart")}:
+        for unit in (unit for verb, unit in actions if verb in ("start", "restart")):
             if (state_now := settled(module, unit)) != "active":
                 module.fail_json(msg=f"{unit} did not stay up: it is {state_now}; see journalctl -u {unit}")
     module.exit_json(changed=bool(actions), actions=[f"{verb} {unit}".strip() for verb, unit in actions])
