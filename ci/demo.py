@@ -105,7 +105,7 @@ def main() -> None:
 
 The certificate is from the demo's own CA (on the appliance: /etc/ispvm/tls/ca.crt). From another machine:
   ssh -L 8443:{APPLIANCE[1]}:443 root@this-machine     then https://localhost:8443
-A new link: make demo again, or on the appliance: runuser -u ispvm-owner -- /opt/ispvm/current/server/bin/ispvm login-link
+A new link: `make demo` again, or on the appliance `runuser -u ispvm-owner -- ispvm login-link`.
 `make demo-stop` removes every trace.
 """)
 

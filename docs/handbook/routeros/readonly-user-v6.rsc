@@ -1,0 +1,26 @@
+# Least-privilege access for the ISPVisualMonitor agent, RouterOS 6.43 or newer.
+# Edit the two lines below, paste the whole file into a terminal (or /import it). Running it again changes nothing.
+# Nothing here lets the agent write, reboot, or read secrets.
+:local agentAddress "192.0.2.10"
+:local agentPassword ""
+
+:if ([:len $agentPassword] < 16) do={ :error "set agentPassword to at least 16 random characters first" }
+
+# The group may read through the API and nothing else. "sensitive" stays off: passwords and keys are hidden from it.
+:local policy "read,api,!local,!telnet,!ssh,!ftp,!reboot,!write,!policy,!test,!winbox,!password,!web,!sniff,!sensitive,!romon,!dude,!tikapp"
+:if ([:len [/user group find name=ispvm-readonly]] = 0) do={ /user group add name=ispvm-readonly policy=$policy }
+/user group set [find name=ispvm-readonly] policy=$policy
+
+:if ([:len [/user find name=ispvm]] = 0) do={ /user add name=ispvm group=ispvm-readonly password=$agentPassword address="$agentAddress/32" }
+/user set [find name=ispvm] group=ispvm-readonly password=$agentPassword address="$agentAddress/32"
+
+# A certificate of the router's own; the agent pins its fingerprint.
+:if ([:len [/certificate find name=ispvm-api]] = 0) do={
+  /certificate add name=ispvm-api common-name=[/system identity get name] key-size=2048 days-valid=3650 key-usage=digital-signature,key-encipherment,tls-server
+  /certificate sign ispvm-api
+  :delay 5s
+}
+/ip service set api-ssl certificate=ispvm-api address="$agentAddress/32" tls-version=only-1.2 disabled=no
+/ip service set api disabled=yes
+
+:put ("fingerprint_sha256: " . [/certificate get ispvm-api fingerprint])
