@@ -8,7 +8,7 @@ import getpass
 import sys
 from pathlib import Path
 
-from ispvm_agent import __version__, config, credentials, daemon, operator, service
+from ispvm_agent import __version__, config, credentials, daemon, reports, service
 
 
 def _say_error(text: str) -> int:
@@ -67,11 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
                 print(digest)
                 print("changed" if made else "unchanged")
             case "transparency":
-                print(operator.transparency(options.json))
+                print(reports.transparency(options.json))
             case "status":
-                return operator.status(options.json)
+                return reports.status(options.json)
             case "check":
-                return asyncio.run(operator.check(config.load(options.config), options.router, options.json))
+                return asyncio.run(reports.check(config.load(options.config), options.router, options.json))
             case "run":
                 service.log_to_journal()
                 asyncio.run(daemon.run(config.load(options.config)))

@@ -26,6 +26,7 @@ class ConfigError(ValueError):
     """All faults of a file, one a line."""
 
     def __init__(self, faults: list[str]) -> None:
+        """One fault a line."""
         super().__init__("\n".join(faults))
         self.faults = faults
 

@@ -31,6 +31,7 @@ class Daemon:
     """One agent. The spool is used only on the one thread of `disk`, because fsync must not hold up the polls."""
 
     def __init__(self, config: Config, http: httpx.AsyncClient, passwords: dict[str, str]) -> None:
+        """Open the spool; `passwords` by credential name."""
         self.config = config
         self.started_ms = int(time.time() * 1000)
         self.agent = ingest.Agent(
@@ -91,10 +92,12 @@ class Daemon:
             "/status": ("application/json", self.status_text),
         }
         server = await service.serve_loopback(pages, metrics_port)
+        self.metrics_port = server.sockets[0].getsockname()[1]
         try:
             async with server, asyncio.TaskGroup() as tasks:
-                for work in (self.outbox, self.uplink, self.prober, *self.pollers):
-                    tasks.create_task(work.run())
+                parts: list[Outbox | Uplink | Prober | Poller] = [self.outbox, self.uplink, self.prober, *self.pollers]
+                for part in parts:
+                    tasks.create_task(part.run())
                 tasks.create_task(self.beat())
                 tasks.create_task(self.watchdog())
                 service.notify("READY=1")
@@ -154,14 +157,14 @@ class Daemon:
         )
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, metrics_port: int = service.METRICS_PORT) -> None:
     """The daemon as a unit runs it: credentials from systemd, until SIGTERM. Raises CredentialError."""
     passwords = {
         name: credentials.read(credentials.router_credential(name)) for name in {r.credential for r in config.routers}
     }
     token = credentials.read(credentials.SERVER_TOKEN)
     async with client(config.server.url, token, config.server.ca_file) as http:
-        task = asyncio.create_task(Daemon(config, http, passwords).run())
+        task = asyncio.create_task(Daemon(config, http, passwords).run(metrics_port))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)

@@ -15,8 +15,17 @@ from ispvm_contract.identity import set_id
 from ispvm_agent.spool import Spool
 
 GATHER_SECONDS = 2.0
-_MAX_VALUES = 40_000  # the contract's limit of 50,000 metrics, with room for the poll that crosses it
 _encoder = msgspec.msgpack.Encoder()
+
+
+def _split(poll: ingest.Poll, keys: int) -> list[ingest.Poll]:
+    """A poll too large for one batch becomes several of the same moment with fewer columns each."""
+    fit = max(1, ingest.MAX_METRICS // keys)
+    names = list(poll.columns)
+    if len(names) <= fit:
+        return [poll]
+    parts = [names[start : start + fit] for start in range(0, len(names), fit)]
+    return [msgspec.structs.replace(poll, columns={name: poll.columns[name] for name in part}) for part in parts]
 
 
 class Outbox:
@@ -27,12 +36,13 @@ class Outbox:
     """
 
     def __init__(self, agent: ingest.Agent, spool: Spool, disk: ThreadPoolExecutor) -> None:
+        """`disk` is the one thread on which the spool is used."""
         self.appended = asyncio.Event()  # set when there is something new to send
         self._agent = agent
         self._spool = spool
         self._disk = disk
         self._compressor = zstandard.ZstdCompressor(level=3)
-        self._full = asyncio.Event()
+        self._sealed: list[ingest.Batch] = []
         self._clear()
         self._devices: dict[UUID, ingest.DevicePatch] = {}
         self._entities: dict[UUID, dict[tuple[str, str], ingest.EntityPatch]] = {}
@@ -59,20 +69,25 @@ class Outbox:
         """One poll; `keys` is its key set, absent for the device itself."""
         if keys is not None:
             poll.set = set_id(keys)
-            self._sets[poll.set] = keys
-        self._polls.append(poll)
-        self._values += sum(map(len, poll.columns.values()))
-        if self._values >= _MAX_VALUES:
-            self._full.set()
+        for part in _split(poll, len(keys or ()) or 1):
+            values = sum(map(len, part.columns.values()))
+            if self._values + values > ingest.MAX_METRICS:
+                self._seal()
+            if part.set is not None and keys is not None:
+                self._sets[part.set] = keys
+            self._polls.append(part)
+            self._values += values
 
     def add_event(self, event: ingest.Event) -> None:
         """One event."""
+        if len(self._events) >= ingest.MAX_EVENTS:
+            self._seal()
         self._events.append(event)
 
-    def build(self) -> ingest.Batch | None:
-        """Everything gathered as a batch, or None when there is nothing."""
+    def _seal(self) -> None:
+        """Make a batch of everything gathered so far; its inventory is that of this moment."""
         if not self._polls and not self._events:
-            return None
+            return
         batch = ingest.Batch(
             schema_version=1,
             id=uuid4(),
@@ -92,7 +107,13 @@ class Outbox:
         if carried:
             self._carried[batch.id] = carried
         self._clear()
-        return batch
+        self._sealed.append(batch)
+
+    def take(self) -> list[ingest.Batch]:
+        """Everything gathered, in batches within the contract's limits."""
+        self._seal()
+        sealed, self._sealed = self._sealed, []
+        return sealed
 
     def confirm(self, batch_id: UUID) -> None:
         """The server has stored this batch, so it knows the inventory in it."""
@@ -106,23 +127,16 @@ class Outbox:
 
     async def flush(self) -> None:
         """Encode, compress and append what was gathered; it is on disk when this returns."""
-        batch = self.build()
-        if batch is None:
-            return
-        body = self._compressor.compress(_encoder.encode(batch))
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._spool.append, batch.id, body)
-        self.appended.set()
+        for batch in self.take():
+            body = self._compressor.compress(_encoder.encode(batch))
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._spool.append, batch.id, body)
+            self.appended.set()
 
     async def run(self) -> None:
-        """Flush every two seconds, earlier when a batch is full, and once more when cancelled."""
+        """Flush every two seconds, and once more when cancelled."""
         try:
             while True:
-                try:
-                    async with asyncio.timeout(GATHER_SECONDS):
-                        await self._full.wait()
-                except TimeoutError:
-                    pass
-                self._full.clear()
+                await asyncio.sleep(GATHER_SECONDS)
                 await self.flush()
         finally:
             await self.flush()

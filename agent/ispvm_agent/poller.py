@@ -1,4 +1,4 @@
-"""One router: when to ask, what to do with answers, how to behave when there are none. Routers do not wait for each other."""
+"""One router: when to ask, what to do with answers, how to behave without. Routers do not wait for each other."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _log = logging.getLogger("poller")
 def backoff(state: str, failures: int, fast_seconds: float) -> float:
     """Seconds without a try after so many failures in a row. A wrong password waits from the first one on."""
     if state == "auth":
-        return min(900.0, 60.0 * 2 ** min(failures - 1, 10))
-    return 0.0 if failures < 3 else min(300.0, fast_seconds * 2 ** min(failures - 2, 10))
+        return min(900.0, 60.0 * float(2 ** min(failures - 1, 10)))
+    return 0.0 if failures < 3 else min(300.0, fast_seconds * float(2 ** min(failures - 2, 10)))
 
 
 def target_of(router: config.Router) -> Target:
@@ -64,6 +64,7 @@ class Poller:
         prober: Prober,
         remember: Callable[[str, dict[str, Any]], None],
     ) -> None:
+        """`remember(name, learned)` keeps what collectors have learned across restarts."""
         self.router = router
         self.summary = ingest.RouterSummary(device=device, name=router.name, state="waiting")
         self.collectors: list[Collector] = collectors.catalogue()

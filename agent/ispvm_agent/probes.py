@@ -46,6 +46,7 @@ class Prober:
     def __init__(
         self, addresses: Iterable[str], seconds: float, changed: Callable[[str, bool | None, bool], None]
     ) -> None:
+        """Nothing is sent before `run`."""
         self.targets = {address: Target(address) for address in addresses}
         self.refused = ""  # why the kernel does not let us probe
         self._seconds = seconds

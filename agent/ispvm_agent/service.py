@@ -1,4 +1,4 @@
-"""What the agent says to its own host: journal lines, sd_notify, the kernel's view of the clock, metrics on loopback."""
+"""The agent and its own host: journal lines, sd_notify, the kernel's view of the clock, metrics on loopback."""
 
 from __future__ import annotations
 

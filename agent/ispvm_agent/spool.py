@@ -66,6 +66,7 @@ class Spool:
     """The spool of one agent. Not for use from several threads at a time."""
 
     def __init__(self, directory: Path, max_bytes: int, max_age_ms: int) -> None:
+        """Open or create the spool in `directory`; raises OSError or sqlite3.Error."""
         directory.mkdir(parents=True, exist_ok=True)
         self.max_bytes = max_bytes
         self.max_age_ms = max_age_ms
@@ -108,7 +109,7 @@ class Spool:
         self._bytes += len(body)
 
     def _drop(self, reason: str, doomed: list[tuple[int, int, int]]) -> None:
-        """Delete batches (seq, created_ms, bytes) and declare the gap, extending the last one if it has the same reason."""
+        """Delete batches (seq, created_ms, bytes) and declare the gap; adjoining ones become one entry."""
         if not doomed:
             return
         count, size = len(doomed), sum(row[2] for row in doomed)

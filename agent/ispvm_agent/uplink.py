@@ -21,7 +21,8 @@ from ispvm_agent.spool import Depth, Spool, Stored
 HEARTBEAT_SECONDS = 15.0
 LIVE_SECONDS = 60.0
 _MAX_WAIT = 60.0
-_TRANSIENT = frozenset({401, 403, 408, 429})  # among 4xx: our token, or the moment, is at fault, not the batch
+_TRANSIENT = frozenset({401, 403, 408, 429})
+_CLOCK_AHEAD = 60.0  # seconds; the server takes nothing from further in the future than it allows
 _log = logging.getLogger("uplink")
 
 
@@ -64,6 +65,7 @@ class Uplink:
     """Sends what the spool holds: live data first, then the backlog in order and paced."""
 
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
+        """`disk` is the one thread on which the spool is used."""
         self.health = Health()
         self._http = http
         self._spool = spool
@@ -88,10 +90,9 @@ class Uplink:
             for rejection in answer.rejected[:5]:
                 _log.warning("the server did not store %s of batch %s: %s", rejection.at, stored.id, rejection.reason)
             self.health.rejected_parts += len(answer.rejected)
-            if answer.rejected:
-                self._outbox.tell_again()
-            else:
-                self._outbox.confirm(stored.id)
+            self._outbox.confirm(stored.id)
+            if any("inventory_patch" in rejection.reason for rejection in answer.rejected):
+                self._outbox.tell_again()  # a server restored from a backup may have forgotten
             await run(self._disk, self._spool.delete, stored)
             self.health.last_push = time.time()
             self.health.batches_sent += 1
@@ -100,7 +101,7 @@ class Uplink:
             self.health.last_error = ""
             return 0.0
         reason = f"HTTP {response.status_code}: {response.text[:300]}"
-        if 400 <= response.status_code < 500 and response.status_code not in _TRANSIENT:
+        if 400 <= response.status_code < 500 and not self._is_transient(response):
             _log.error("batch %s is set aside, the server will never take it: %s", stored.id, reason)
             await run(self._disk, self._spool.set_aside, stored, reason)
             self.health.set_aside += 1
@@ -108,6 +109,16 @@ class Uplink:
         wait = self._failed(reason)
         asked = retry_after(response)
         return wait if asked is None else asked + random.uniform(0, 1)  # noqa: S311 - jitter
+
+    def _is_transient(self, response: httpx.Response) -> bool:
+        """Whether the same batch may be taken later: our token, our clock or the moment is at fault, not the batch."""
+        if response.status_code in _TRANSIENT:
+            return True
+        try:
+            field = msgspec.json.decode(response.content, type=ingest.Refusal).field
+        except msgspec.DecodeError:
+            return False
+        return field == "sent_at" and (self.health.clock_error_seconds or 0.0) > _CLOCK_AHEAD
 
     def _failed(self, reason: str) -> float:
         if reason != self.health.last_error:
@@ -135,7 +146,7 @@ class Uplink:
             await asyncio.sleep(wait)
 
     async def beat(self, heartbeat: ingest.Heartbeat) -> None:
-        """Send one heartbeat and learn the agent's own clock error from the answer. Failures are counted, not raised."""
+        """Send one heartbeat and learn the agent's own clock error from the answer; a failure is logged."""
         sent = time.time()
         try:
             response = await self._http.post(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from fakes import PASSWORD, FakeRouter, FakeServer
-from ispvm_agent import config, credentials, daemon
+from agent_fakes import PASSWORD, FakeRouter, FakeServer
+from ispvm_agent import config, credentials, daemon, outbox
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ async def test_a_poll_travels_from_router_to_server(
     (secrets / credentials.SERVER_TOKEN).write_text("the-token\n")
     (secrets / credentials.router_credential("routers")).write_text(PASSWORD)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
-    monkeypatch.setattr(daemon.service, "METRICS_PORT", 0)
+    monkeypatch.setattr(outbox, "GATHER_SECONDS", 0.1)
     server, router = FakeServer(), FakeRouter()
     async with server.serving(server_tls(ca)) as port, router.serving(tls=server_tls(ca)):
         settings = write_config(tmp_path, port, router.port)
-        running = asyncio.create_task(daemon.run(settings))
+        running = asyncio.create_task(daemon.run(settings, metrics_port=0))
         async with asyncio.timeout(10):
             while len(server.batches) < 2:
                 server.arrived.clear()

@@ -13,6 +13,7 @@ from ispvm_agent.routeros.session import Reply
 
 Tier = Literal["fast", "medium", "slow"]
 Version = tuple[int, int]
+Attributes = dict[str, str | float | int | bool | None]
 Replies = Mapping[Command, Reply]
 
 
@@ -60,7 +61,7 @@ class Entity:
     entity_type: str
     key: str
     name: str
-    attributes: dict[str, str | float | int | bool | None]
+    attributes: Attributes
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Collector(Protocol):
 
     name: str
     tier: Tier
+    publishes: tuple[str, ...]  # registry metrics and events, and fields of DevicePatch
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """The commands for this RouterOS version; all of them answered, or `publish` is not called."""

@@ -1,4 +1,4 @@
-"""BGP peers: v6 lists configured peers with their state; v7 lists live sessions, which are joined with the configured."""
+"""BGP peers: v6 lists configured peers with their state; v7 lists live sessions, joined here with the configured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Stateless, Table, Tier, Version
+from ispvm_agent.collectors.base import (
+    Attributes,
+    Entity,
+    Findings,
+    Happening,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+)
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 
@@ -102,8 +113,12 @@ class Bgp(Stateless):
 
     name = "bgp"
     tier: Tier = "medium"
+    publishes: tuple[str, ...] = (
+        "bgp.peer.up", "bgp.peer.state", "bgp.peer.uptime_seconds", "bgp.peer.prefixes_in", "bgp.peer.state.changed",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        """No state to compare with yet."""
         self._states: dict[str, str | None] = {}
 
     def ask(self, version: Version) -> tuple[Command, ...]:
@@ -133,7 +148,7 @@ class Bgp(Stateless):
         }
         found.tables.append(Table("bgp_peer", list(by_key), columns))
         for key, peer in by_key.items():
-            attributes = {"remote_address": peer.remote, "remote_as": peer.remote_as}
+            attributes: Attributes = {"remote_address": peer.remote, "remote_as": peer.remote_as}
             found.entities.append(Entity("bgp_peer", key, peer.name, attributes))
             before = self._states.get(key)
             if before is not None and peer.state is not None and before != peer.state:

@@ -17,8 +17,10 @@ class PppSessions(Stateless):
 
     name = "ppp"
     tier: Tier = "medium"
+    publishes: tuple[str, ...] = ("pppoe.sessions.active", "pppoe.sessions.churn_per_min")
 
     def __init__(self) -> None:
+        """No count to compare with yet."""
         self._before: tuple[float, int] | None = None
 
     def ask(self, version: Version) -> tuple[Command, ...]:
@@ -44,6 +46,7 @@ class DhcpLeases(Stateless):
 
     name = "dhcp"
     tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("dhcp.leases.active",)
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """A count."""
@@ -60,6 +63,7 @@ class Connections(Stateless):
 
     name = "connections"
     tier: Tier = "medium"
+    publishes: tuple[str, ...] = ("device.firewall.connections",)
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """A count."""

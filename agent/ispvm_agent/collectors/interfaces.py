@@ -27,8 +27,13 @@ class Interfaces(Stateless):
 
     name = "interfaces"
     tier: Tier = "fast"
+    publishes: tuple[str, ...] = (
+        "interface.oper_up", "interface.admin_up", *_RATES, *_COUNTERS,
+        "interface.oper.changed", "interface.counter.reset",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        """Nothing to compare with yet."""
         self._counts: dict[str, _Counts] = {}
         self._running: dict[str, bool | None] = {}
         self._at: float | None = None

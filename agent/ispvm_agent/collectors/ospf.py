@@ -34,8 +34,12 @@ class Ospf:
 
     name = "ospf"
     tier: Tier = "medium"
+    publishes: tuple[str, ...] = (
+        "ospf.neighbor.up", "ospf.neighbor.state", "ospf.neighbor.uptime_seconds", "ospf.neighbor.state.changed",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        """Nobody is expected yet."""
         self._expected: dict[str, dict[str, Any]] = {}  # key -> attributes, and "seen": epoch seconds
         self._states: dict[str, str | None] = {}
 

@@ -27,6 +27,10 @@ class Resource(Stateless):
 
     name = "resource"
     tier: Tier = "fast"
+    publishes: tuple[str, ...] = (
+        "device.uptime_seconds", "device.cpu_pct", "device.mem_total_bytes", "device.mem_used_bytes",
+        "device.disk_free_bytes", "routeros", "architecture", "model",
+    )  # fmt: skip
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row on every version."""
@@ -53,6 +57,7 @@ class Identity(Stateless):
 
     name = "identity"
     tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("identity",)
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row."""
@@ -69,6 +74,7 @@ class Routerboard(Stateless):
 
     name = "routerboard"
     tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("model", "serial")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row; some virtual builds have no such menu."""
@@ -86,6 +92,7 @@ class Health(Stateless):
 
     name = "health"
     tier: Tier = "medium"
+    publishes: tuple[str, ...] = ("device.temp_c", "device.voltage_v")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row of named fields on v6, a row a sensor on v7."""
@@ -112,6 +119,7 @@ class Clock(Stateless):
 
     name = "clock"
     tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("device.clock.skew_seconds", "device.clock.uncertainty_seconds")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row, resolution one second."""
@@ -138,6 +146,7 @@ class Ntp(Stateless):
 
     name = "ntp"
     tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("device.ntp.synced",)
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """v7 says so itself, v6 has to be judged by the age of its last update."""

@@ -25,7 +25,8 @@ class Command(Enum):
 
     RESOURCE = _print(
         "/system/resource",
-        "uptime", "version", "cpu-load", "free-memory", "total-memory", "free-hdd-space", "architecture-name", "board-name",
+        "uptime", "version", "cpu-load", "free-memory", "total-memory", "free-hdd-space",
+        "architecture-name", "board-name",
     )  # fmt: skip
     IDENTITY = _print("/system/identity", "name")
     ROUTERBOARD = _print("/system/routerboard", "routerboard", "model", "serial-number")

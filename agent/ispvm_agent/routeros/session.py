@@ -27,6 +27,7 @@ class RouterError(Exception):
     """Why a router cannot be talked to; `state` is what the heartbeat says of it."""
 
     def __init__(self, state: Trouble, detail: str) -> None:
+        """`detail` is for people."""
         super().__init__(detail)
         self.state = state
         self.detail = detail
@@ -68,6 +69,7 @@ class Session(asyncio.Protocol):
     """A logged-in connection. After any failure or timeout it is closed, and never used again."""
 
     def __init__(self) -> None:
+        """Made by `connect`."""
         self.failure: RouterError | None = None
         self.tagged = True
         self.received_bytes = 0

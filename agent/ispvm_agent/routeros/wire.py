@@ -1,8 +1,8 @@
 """Words and sentences of the RouterOS API.
 
-A word is a length prefix of 1 to 5 bytes and that many bytes; an empty word ends a sentence. A reply sentence is a reply
-word ("!re", "!done", "!trap", "!fatal", "!empty", or one not invented yet), attributes ("=key=value"), API attributes
-(".tag=7") and, after "!fatal", a bare word of text.
+A word is a length prefix of 1 to 5 bytes and that many bytes; an empty word ends a sentence. A reply sentence is a
+reply word ("!re", "!done", "!trap", "!fatal", "!empty", or one not invented yet), attributes ("=key=value"), API
+attributes (".tag=7") and, after "!fatal", a bare word of text.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Decoder:
     __slots__ = ("_attributes", "_bare", "_need", "_reply", "_size", "_tag", "_tail")
 
     def __init__(self) -> None:
+        """At the beginning of a stream."""
         self._tail = bytearray()  # the beginning of a word that is not complete yet
         self._need = 0  # how long the tail must be before looking at it again pays
         self._begin_sentence()

@@ -8,7 +8,7 @@ import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -41,8 +41,8 @@ def menus_v7() -> dict[str, Answer]:
     """What a healthy v7 router answers, by menu."""
     return {
         "/system/resource": rows(
-            {"uptime": "1w2d3h4m5s", "version": "7.22.2 (stable)", "cpu-load": 7, "free-memory": 600, "total-memory": 1000,
-             "free-hdd-space": 5000, "architecture-name": "arm64", "board-name": "CCR2004"}),
+            {"uptime": "1w2d3h4m5s", "version": "7.22.2 (stable)", "cpu-load": 7, "free-memory": 600,
+             "total-memory": 1000, "free-hdd-space": 5000, "architecture-name": "arm64", "board-name": "CCR2004"}),
         "/system/identity": rows({"name": "123"}),
         "/system/routerboard": rows({"routerboard": "true", "model": "CCR2004-1G-12S+2XS", "serial-number": "HE1"}),
         "/system/health": rows({"name": "temperature", "value": "41", "type": "C"},
@@ -52,7 +52,8 @@ def menus_v7() -> dict[str, Answer]:
         "/system/ntp/client": rows({"enabled": "true", "status": "synchronized"}),
         "/interface": rows(
             {"name": "no", "default-name": "ether1", "type": "ether", "running": "true", "disabled": "false",
-             "rx-byte": 1000, "tx-byte": 2000, "rx-error": 0, "tx-error": 0, "rx-drop": 0, "tx-drop": 0, "link-downs": 1},
+             "rx-byte": 1000, "tx-byte": 2000, "rx-error": 0, "tx-error": 0, "rx-drop": 0, "tx-drop": 0,
+             "link-downs": 1},
             {"name": "bridge", "type": "bridge", "running": "false", "disabled": "true", "rx-byte": 5, "tx-byte": 6}),
         "/routing/bgp/connection": rows({"name": "up1", "remote.address": "192.0.2.1/32", "remote.as": 64500},
                                         {"name": "up2", "remote.address": "192.0.2.2", "remote.as": 64501}),
@@ -190,7 +191,9 @@ class FakeServer:
             return self.replies.pop(0)
         raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
         batch = msgspec.msgpack.decode(raw, type=ingest.Batch)
-        status = "duplicate" if batch.id in {known.id for known in self.batches} else "stored"
+        status: Literal["stored", "duplicate"] = (
+            "duplicate" if batch.id in {known.id for known in self.batches} else "stored"
+        )
         if status == "stored":
             self.batches.append(batch)
         self.arrived.set()
