@@ -9,6 +9,17 @@ from pathlib import Path
 import trustme
 
 CA_FILE = "routers-ca.crt"
+# The group ffdhe2048 of RFC 7919; a public constant.
+_DH_GROUP = b"""\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -24,6 +35,7 @@ class Authority:
     """Issues the routers' certificates. `<state>/routers-ca.crt` is what clients trust."""
 
     def __init__(self, state: Path) -> None:
+        """Load the authority of a state directory, or found one."""
         """Load the authority of a state directory, or found one."""
         self._directory = state / "certificates"
         self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -47,4 +59,14 @@ class Authority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(file)
+        return context
+
+    def anonymous(self) -> ssl.SSLContext:
+        """A TLS server without a certificate, as api-ssl is before one is set: anonymous Diffie-Hellman, TLS 1.2."""
+        group = self._directory / "ffdhe2048.dh"
+        group.write_bytes(_DH_GROUP)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("ADH:@SECLEVEL=0")
+        context.load_dh_params(str(group))
         return context

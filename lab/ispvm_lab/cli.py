@@ -6,12 +6,17 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ispvm_contract import seed as seeds
 
+from .control import Request, ask
+from .faults import KINDS
 from .lab import Lab, Override, notify_ready
+
+DEFAULT_STATE = Path("/var/lib/ispvm-lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +39,29 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--listen-override", metavar="HOST:BASEPORT", help="all routers on one host, two ports each")
     serve.add_argument("--speed", type=float, default=1.0, help="how fast the day passes (traffic curve only)")
     serve.set_defaults(run=_serve)
+
+    fault = commands.add_parser("fault", help="make things go wrong in a running lab, and right again")
+    verbs = fault.add_subparsers(required=True, metavar="VERB")
+    add = verbs.add_parser("add", help="add a fault; `ispvm-lab fault kinds` lists what there is")
+    add.add_argument("kind")
+    add.add_argument("router", help="its name, or * for all")
+    add.add_argument("params", nargs="*", metavar="NAME=VALUE")
+    add.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="clear it after that time")
+    add.set_defaults(run=_fault_add)
+    clear = verbs.add_parser("clear", help="clear one fault, those of one router, or all")
+    which = clear.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?")
+    which.add_argument("--router")
+    which.add_argument("--all", action="store_true")
+    clear.set_defaults(run=_fault_clear)
+    listing = verbs.add_parser("list", help="the faults there are now")
+    listing.set_defaults(run=_fault_list)
+    kinds = verbs.add_parser("kinds", help="every kind of fault, what it does, its parameters")
+    kinds.set_defaults(run=_fault_kinds)
+    status = commands.add_parser("status", help="the routers of a running lab")
+    status.set_defaults(run=_status)
+    for verb in (add, clear, listing, status):
+        verb.add_argument("--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help=f"default: {DEFAULT_STATE}")
 
     check = commands.add_parser("check-seed", help="say what is wrong with a seed")
     check.add_argument("seed", type=Path, metavar="FILE")
@@ -63,4 +91,48 @@ async def _run(lab: Lab, override: Override | None) -> None:
 def _check_seed(options: argparse.Namespace) -> int:
     seed = seeds.load(options.seed)
     print(f"{options.seed.name}: {len(seed.sites)} sites, {len(seed.devices)} routers, {len(seed.links)} links: sound")
+    return 0
+
+
+def _print_fault(fault: Mapping[str, Any]) -> None:
+    params = " ".join(f"{name}={value}" for name, value in fault["params"].items() if value)
+    print(f"{fault['id']}  {fault['kind']}  {fault['router']}  {params}".rstrip())
+
+
+def _fault_add(options: argparse.Namespace) -> int:
+    params = {}
+    for word in options.params:
+        name, given, value = word.partition("=")
+        if not given:
+            raise ValueError(f"{word}: write parameters as NAME=VALUE")
+        params[name] = value
+    request = Request("add", kind=options.kind, router=options.router, params=params, seconds=options.seconds)
+    _print_fault(ask(options.state, request)["fault"])
+    return 0
+
+
+def _fault_clear(options: argparse.Namespace) -> int:
+    for fault in ask(options.state, Request("clear", id=options.id, router=options.router))["cleared"]:
+        _print_fault(fault)
+    return 0
+
+
+def _fault_list(options: argparse.Namespace) -> int:
+    for fault in ask(options.state, Request("list"))["faults"]:
+        _print_fault(fault)
+    return 0
+
+
+def _fault_kinds(_: argparse.Namespace) -> int:
+    for kind in KINDS.values():
+        print(f"{kind.name:20}{kind.does}")
+        for name, default in kind.params.items():
+            print(f"{'':22}{name}={default}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    for router in ask(options.state, Request("status"))["routers"]:
+        power = "on" if router["powered"] else "off"
+        print(f"{router['router']:32}{power:5}{router['connections']} connections")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import secrets
 import socket
@@ -38,16 +39,18 @@ _PRINT_ARGUMENTS = frozenset(
     }
 )
 _WRITING = frozenset(
-    "add set remove unset move enable disable comment edit reset reboot shutdown reset-counters reset-mac-address clear".split()
+    {"add", "set", "remove", "unset", "move", "enable", "disable", "comment", "edit", "reset", "reboot", "shutdown"}
+    | {"reset-counters", "reset-mac-address", "clear"}
 )
 _TEXTS = frozenset({"comment", "host-name", "identity"})
 _LETTERS = {"latin-1": "Zürich", "cp1252": "Zürich – 5 €", "cp1251": "Узел", "utf-8": "Zürich – узел"}
 
 
-class Trap(Exception):
+class TrapError(Exception):
     """A command that fails: the message of its `!trap`, and the category where there is one."""
 
     def __init__(self, message: str, category: str = "") -> None:
+        """`category` is a digit, or nothing."""
         super().__init__(message)
         self.category = category
 
@@ -56,6 +59,7 @@ class Command:
     """One sentence of the client's, taken apart."""
 
     def __init__(self, words: list[bytes]) -> None:
+        """Take `words` of a sentence apart; nothing is refused here."""
         texts = [word.decode("utf-8", errors="surrogateescape") for word in words]
         self.path = texts[0]
         self.menu, _, self.verb = self.path.rpartition("/")
@@ -83,6 +87,7 @@ class Connection:
     def __init__(
         self, station: Station, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, secure: bool
     ) -> None:
+        """`number` tells this connection from the others of its router."""
         self.station = station
         self.router = station.router
         self.reader = reader
@@ -96,6 +101,12 @@ class Connection:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._untagged: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()  # sentences of different replies mix, their bytes do not
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection's socket, for what asyncio does not do."""
+        found: socket.socket = self.writer.get_extra_info("socket")
+        return found
 
     async def serve(self) -> None:
         """Answer until either side ends it."""
@@ -125,9 +136,8 @@ class Connection:
 
     def abort(self) -> None:
         """Reset the connection: the peer sees an error, not an end."""
-        sock = self.writer.get_extra_info("socket")
-        if sock is not None and sock.fileno() >= 0:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self.socket.fileno() >= 0:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     # Login
@@ -142,7 +152,7 @@ class Connection:
         right = user == self.station.user and self._proven(command)
         if not right or self.station.faults.active("password", self.router.name) is not None:
             self._note("system,error,critical", f"login failure for user {user} from {self._host} via api")
-            await self._trap(command, Trap("invalid user name or password (6)"))
+            await self._trap(command, TrapError("invalid user name or password (6)"))
             return
         self.session = Session(self.number, user, self.peer, self.via, self.station.now())
         self._note("system,info,account", f"user {user} logged in from {self._host} via api")
@@ -193,11 +203,11 @@ class Connection:
             await self._answer(command)
         except asyncio.CancelledError:
             if not self.writer.is_closing():
-                await self._trap(command, Trap("interrupted", "2"))
-        except Trap as trap:
+                await self._trap(command, TrapError("interrupted", "2"))
+        except TrapError as trap:
             await self._trap(command, trap)
         except QueryError as error:
-            await self._trap(command, Trap(str(error)))
+            await self._trap(command, TrapError(str(error)))
         except ConnectionError:
             pass
 
@@ -211,24 +221,24 @@ class Connection:
             await self._send(b"\xff\xfe\xf9garbage", command.menu)
             return
         if command.verb in _WRITING:
-            raise Trap("not enough permissions (9)")
+            raise TrapError("not enough permissions (9)")
         if (command.menu, command.verb) in {("/interface", "monitor-traffic"), ("/interface/ethernet", "monitor")}:
             await self._monitor(command)
         elif command.verb in {"print", "getall"}:
             await self._print(command, menu)
         else:
-            raise Trap("no such command")
+            raise TrapError("no such command")
 
     def _menu(self, command: Command) -> Menu:
         menu = MENUS.get(command.menu)
         if menu is not None and menu.exists(self.router.version):
             return menu
-        raise Trap("no such command" if command.menu in PREFIXES else "no such command prefix")
+        raise TrapError("no such command" if command.menu in PREFIXES else "no such command prefix")
 
     async def _print(self, command: Command, menu: Menu) -> None:
         unknown = sorted(command.arguments.keys() - _PRINT_ARGUMENTS)
         if unknown:
-            raise Trap("unknown parameter")
+            raise TrapError("unknown parameter")
         rows = self._rows(command.menu, menu)
         if command.queries:
             rows = (row for row in rows if matches(row, command.queries))
@@ -244,7 +254,7 @@ class Connection:
             sent += count
             await self._send(batch, command.menu)
         if trap is not None:
-            raise Trap(trap.params["message"], trap.params["category"])
+            raise TrapError(trap.params["message"], trap.params["category"])
         ending = encode_sentence(b"!done", *_tag(command))
         if not sent and self.router.version >= EMPTY_SENTENCE:
             ending = encode_sentence(b"!empty", *_tag(command)) + ending
@@ -279,10 +289,8 @@ class Connection:
     def _rows(self, path: str, menu: Menu) -> Iterator[Row]:
         view = View(self.router, self.station.now(), self.station.sessions())
         rows = menu.rows(view)
-        for fault in self.station.faults.all_active("huge", self.router.name):
-            if fault.params["menu"] == path:
-                rows = _multiplied(list(rows), int(fault.number("rows")))
-        return rows
+        fault = self.station.faults.active("huge", self.router.name, path)
+        return rows if fault is None else _multiplied(list(rows), int(fault.number("rows")))
 
     async def _monitor(self, command: Command) -> None:
         """A row a port and second, or one only when asked for `once`."""
@@ -292,10 +300,10 @@ class Connection:
             found = self.router.ports.get(name)
             found = found or next((p for p in self.router.ports.values() if f"*{p.index + 1:X}" == name), None)
             if found is None:
-                raise Trap("no such item")
+                raise TrapError("no such item")
             ports.append(found)
         if not ports:
-            raise Trap("missing value(s) of argument(s) numbers")
+            raise TrapError("missing value(s) of argument(s) numbers")
         row_of = ethernet_monitor if command.verb == "monitor" else traffic_monitor
         while True:
             view = View(self.router, self.station.now())
@@ -309,16 +317,14 @@ class Connection:
 
     # What goes out
 
-    async def _trap(self, command: Command, trap: Trap) -> None:
+    async def _trap(self, command: Command, trap: TrapError) -> None:
         words = [b"!trap"]
         if trap.category:
             words.append(b"=category=" + trap.category.encode())
         words.append(b"=message=" + str(trap).encode())
         done = encode_sentence(b"!done", *_tag(command))
-        try:
+        with contextlib.suppress(ConnectionError):
             await self._send(encode_sentence(*words, *_tag(command)) + done)
-        except ConnectionError:
-            pass
 
     async def _fatal(self, text: str) -> None:
         await self._send(encode_sentence(b"!fatal", text.encode()))
@@ -327,6 +333,7 @@ class Connection:
     async def _send(self, data: bytes, menu: str = "") -> None:
         """Send whole sentences, or what a wire fault leaves of them."""
         async with self._turn:
+            await self.station.awake.wait()
             faults, name = self.station.faults, self.router.name
             if menu and (fault := faults.active("reset", name, menu)) is not None:
                 self.writer.write(data[: int(fault.number("after"))])

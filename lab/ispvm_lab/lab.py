@@ -15,9 +15,10 @@ from time import time
 import msgspec
 from ispvm_contract import seed as seeds
 
+from . import control
 from .certificates import Authority, write_secret
 from .faults import Book
-from .station import API_PORT, API_SSL_PORT, Station
+from .station import API_PORT, API_SSL_PORT, Endpoint, Station
 from .traffic import Clock
 from .world import World
 
@@ -67,6 +68,7 @@ class Lab:
     """A seed's routers, answering."""
 
     def __init__(self, seed: seeds.Seed, state: Path, speed: float = 1.0, clock: Clock | None = None) -> None:
+        """Set up, without a socket yet; `state` is made when it is not there."""
         state.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.state = state
         self._memory_file = state / "memory.json"
@@ -76,7 +78,7 @@ class Lab:
             self.memory = Memory(began=clock.origin if clock else time())
         self.clock = clock or Clock(self.memory.began, speed)
         self.world = World(seed, self.clock, self.memory.boots)
-        self.faults = Book()
+        self.faults = Book(self.world, self.reconcile)
         password = router_password(state)
         self.stations = {
             name: Station(router, self.faults, USER, password) for name, router in self.world.routers.items()
@@ -87,27 +89,48 @@ class Lab:
         """Write down what must outlive a restart."""
         write_secret(self._memory_file, msgspec.json.encode(self.memory))
 
+    async def reconcile(self) -> None:
+        """Let sockets and memory follow the world."""
+        boots = {
+            name: router.booted for name, router in self.world.routers.items() if router.booted > self.memory.began
+        }
+        if boots != self.memory.boots:
+            self.memory.boots = boots
+            self.remember()
+        for station in self.stations.values():
+            await station.reconcile()
+
+    def status(self) -> list[dict[str, str | int | bool]]:
+        """Each router: its name, whether it has power, how many clients it has."""
+        return [
+            {"router": name, "powered": station.router.powered, "connections": len(station.connections)}
+            for name, station in self.stations.items()
+        ]
+
     @contextlib.asynccontextmanager
     async def running(self, override: Override | None = None) -> AsyncIterator[Lab]:
-        """All routers listen; leaving ends them."""
+        """All routers listen, and the control socket; leaving ends them."""
         _raise_file_limit()
         authority = Authority(self.state)
+        anonymous = authority.anonymous()
         async with contextlib.AsyncExitStack() as stack:
             for index, station in enumerate(self.stations.values()):
-                address = station.router.spec.address
-                host, port, secure_port = address, API_PORT, API_SSL_PORT
+                host, port, secure_port = station.router.spec.address, API_PORT, API_SSL_PORT
                 if override is not None:
                     host, port = override.host, override.base + 2 * index
                     secure_port = port + 1
-                context = authority.context(station.router.name, host)
+                certified = authority.context(station.router.name, host)
+                stack.push_async_callback(station.close)
                 try:
-                    await station.open(host, port, secure_port, context)
+                    await station.open(Endpoint(host, port, secure_port, certified, anonymous))
                 except OSError as error:
                     raise OSError(
-                        f"{station.router.name}: cannot listen on {host} ports {port} and {secure_port}: {error.strerror}. "
-                        "The address must be on this host and the ports free; --listen-override puts all on one host."
+                        f"{station.router.name}: cannot listen on {host} ports {port} and {secure_port}: "
+                        f"{error.strerror}. The address must be on this host and the ports free; "
+                        "--listen-override puts all routers on one host."
                     ) from error
-                stack.push_async_callback(station.close)
+            await stack.enter_async_context(control.listening(self))
+            stack.push_async_callback(self.faults.close)
             yield self
 
 

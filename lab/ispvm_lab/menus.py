@@ -9,7 +9,7 @@ from math import sin, tau
 from . import formats
 from .formats import Version, duration, yes
 from .traffic import between, fraction
-from .world import CACHED_SESSION_SECONDS, OSPF_SECONDS, Bgp, Ospf, Port, Router, mac
+from .world import CACHED_SESSION_SECONDS, OSPF_SECONDS, PACKET_BITS, Bgp, Ospf, Passed, Port, Router, mac
 
 Row = dict[str, str]
 Rows = Iterator[Row]
@@ -128,13 +128,14 @@ def _sensors(view: View) -> Iterator[tuple[str, str, str]]:
 
 
 def _health(view: View) -> Rows:
+    shown = view.router.sensors
     if view.router.v7:
         for number, (name, value, unit) in enumerate(_sensors(view), start=13):
-            yield {".id": _id(number), "name": name, "value": value, "type": unit}
+            yield {".id": _id(number), "name": name, "value": shown.get(name, value), "type": unit}
     elif view.router.model.virtual:
         yield {"state": "disabled", "state-after-reboot": "disabled"}
     else:
-        yield {name: value for name, value, _ in _sensors(view)}
+        yield {name: shown.get(name, value) for name, value, _ in _sensors(view)}
 
 
 def _clock(view: View) -> Rows:
@@ -240,21 +241,18 @@ def port_mac(port: Port) -> str:
     return mac(0x481F2D << 24 | (number + port.index) & 0xFFFFFF)
 
 
-_PACKET_BYTES = 870
-
-
-def _counters(rx_bits: float, tx_bits: float, error_share: float) -> Row:
-    received, sent = int(rx_bits / 8), int(tx_bits / 8)
-    rx_packets, tx_packets = received // _PACKET_BYTES, sent // _PACKET_BYTES
+def _counters(passed: Passed) -> Row:
+    received, sent = int(passed.rx_bits / 8), int(passed.tx_bits / 8)
+    rx_packets, tx_packets = int(passed.rx_bits / PACKET_BITS), int(passed.tx_bits / PACKET_BITS)
     return {
         "rx-byte": str(received),
         "tx-byte": str(sent),
         "rx-packet": str(rx_packets),
         "tx-packet": str(tx_packets),
-        "rx-drop": str(int(rx_packets * error_share / 3)),
+        "rx-drop": str(int(passed.rx_errors / 3)),
         "tx-drop": "0",
-        "tx-queue-drop": str(int(tx_packets * error_share * 2)),
-        "rx-error": str(int(rx_packets * error_share)),
+        "tx-queue-drop": str(int(passed.tx_drops)),
+        "rx-error": str(int(passed.rx_errors)),
         "tx-error": "0",
         "fp-rx-byte": str(received),
         "fp-tx-byte": str(sent),
@@ -283,7 +281,7 @@ def _interfaces(view: View) -> Rows:
             row["last-link-down-time"] = formats.date_time(port.down_at + shift, router.version)
         if port.running or port.down_at is not None:
             row["last-link-up-time"] = formats.date_time(port.up_at + shift, router.version)
-        row |= _counters(*port.bits(now), between(0.2, 4, router.name, port.index) * (1e-6 if port.wireless else 1e-10))
+        row |= _counters(port.passed(now))
         if router.v7:
             row |= {"fp-rps-drop": "0", "vrf": "main", "dynamic": "false"}
         row |= {"running": yes(port.running), "disabled": yes(not port.enabled)}
@@ -307,7 +305,7 @@ def _pppoe_interfaces(view: View) -> Rows:
             "last-link-up-time": formats.date_time(
                 view.router.wall_clock(view.now) - subscriber.uptime, view.router.version
             ),
-            **_counters(heavy * 0.1, heavy, 0.0),
+            **_counters(Passed(heavy * 0.1, heavy, 0.0, 0.0)),
             "dynamic": "true",
             "running": "true",
             "disabled": "false",
@@ -344,8 +342,8 @@ def _ethernet(view: View) -> Rows:
                 "advertise": "10M-half,10M-full,100M-half,100M-full,1000M-full",
                 "cable-settings": "default",
             }
-        received, sent = (int(bits / 8) for bits in port.bits(view.now))
-        row |= {"driver-rx-byte": str(received), "driver-tx-byte": str(sent)}
+        passed = port.passed(view.now)
+        row |= {"driver-rx-byte": str(int(passed.rx_bits / 8)), "driver-tx-byte": str(int(passed.tx_bits / 8))}
         yield row | {"running": yes(port.running), "disabled": yes(not port.enabled), "switch": "switch1"}
 
 
@@ -387,11 +385,11 @@ def traffic_monitor(view: View, port: Port) -> Row:
     received, sent = port.rates(view.now)
     return {
         "name": port.spec.key,
-        "rx-packets-per-second": str(int(received / 8 / _PACKET_BYTES)),
+        "rx-packets-per-second": str(int(received / PACKET_BITS)),
         "rx-bits-per-second": str(int(received)),
         "rx-drops-per-second": "0",
         "rx-errors-per-second": "0",
-        "tx-packets-per-second": str(int(sent / 8 / _PACKET_BYTES)),
+        "tx-packets-per-second": str(int(sent / PACKET_BITS)),
         "tx-bits-per-second": str(int(sent)),
         "tx-drops-per-second": "0",
         "tx-errors-per-second": "0",
@@ -402,7 +400,7 @@ def traffic_monitor(view: View, port: Port) -> Row:
 
 
 def link_address(port: Port) -> str | None:
-    """The port's own address on its link: the one the far router has as its neighbour's. None when the seed has none."""
+    """The port's own address on its link: the far router's neighbour address. None when the seed has none."""
     if port.peer is None:
         return None
     for ospf in port.peer.router.ospf:
@@ -420,9 +418,8 @@ def _addresses(view: View) -> Rows:
     router = view.router
     management = _management(router)
     found = [(router.spec.loopback, 32, "lo"), (router.spec.address, 24, management.spec.key if management else "lo")]
-    for port in router.ports.values():
-        if (address := link_address(port)) is not None:
-            found.append((address, 31, port.spec.key))
+    own = ((link_address(port), port) for port in router.ports.values())
+    found += [(address, 31, port.spec.key) for address, port in own if address is not None]
     for number, (address, length, interface) in enumerate(found, start=1):
         octets = int.from_bytes(bytes(int(part) for part in address.split(".")), "big")
         network = octets & ~((1 << (32 - length)) - 1)
@@ -512,6 +509,18 @@ def _connections(view: View) -> Rows:
             "dst-address": "203.0.113.10:443",
             "timeout": "23h59m",
         }
+
+
+_SERVICES = {
+    "telnet": 23,
+    "ftp": 21,
+    "www": 80,
+    "ssh": 22,
+    "www-ssl": 443,
+    "api": 8728,
+    "winbox": 8291,
+    "api-ssl": 8729,
+}
 
 
 def _services(view: View) -> Rows:

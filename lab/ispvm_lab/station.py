@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import itertools
+import socket
 import ssl
+import struct
+from dataclasses import dataclass
 
 from .connection import Connection
 from .faults import Book
@@ -15,17 +20,43 @@ API_PORT = 8728
 API_SSL_PORT = 8729
 MAX_SESSIONS = 20
 _BACKLOG = 128
+_DISMISS_SECONDS = 5.0
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+# one classic BPF instruction, "return 0": whatever arrives is dropped before TCP sees it
+_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
+_DROP_PROGRAM = struct.pack("@HP", 1, ctypes.addressof(_DROP_ALL))
+
+
+def deafen(sock: socket.socket) -> None:
+    """Let a socket hear nothing more, as if its machine had lost power: connecting to it times out."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_PROGRAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a router listens; `anonymous` is its TLS when it has no certificate."""
+
+    host: str
+    port: int
+    secure_port: int
+    tls: ssl.SSLContext
+    anonymous: ssl.SSLContext
 
 
 class Station:
     """Where one router answers. `user` and `password` are what its API wants."""
 
     def __init__(self, router: Router, faults: Book, user: str, password: str) -> None:
+        """Set up, without a socket yet."""
         self.router = router
         self.faults = faults
         self.user = user
         self.password = password
         self.connections: set[Connection] = set()
+        self.awake = asyncio.Event()
+        self.booted = router.booted
+        self._certified = True
+        self._endpoint: Endpoint | None = None
         self._servers: list[asyncio.Server] = []
         self._numbers = itertools.count(1)
 
@@ -35,29 +66,66 @@ class Station:
 
     def sessions(self) -> tuple[Session, ...]:
         """Who is logged in."""
-        return tuple(
-            connection.session
-            for connection in sorted(self.connections, key=lambda c: c.number)
-            if connection.session is not None
-        )
+        connections = sorted(self.connections, key=lambda connection: connection.number)
+        return tuple(connection.session for connection in connections if connection.session is not None)
 
-    async def open(self, host: str, port: int, secure_port: int, tls: ssl.SSLContext) -> None:
-        """Listen for API on `port` and for API over TLS on `secure_port`."""
-        plain = await asyncio.start_server(self._plain, host, port, backlog=_BACKLOG)
-        self._servers.append(plain)
-        self._servers.append(await asyncio.start_server(self._secure, host, secure_port, ssl=tls, backlog=_BACKLOG))
+    async def open(self, endpoint: Endpoint) -> None:
+        """Listen for API and for API over TLS."""
+        self._endpoint = endpoint
+        await self._listen()
+
+    async def _listen(self) -> None:
+        if (end := self._endpoint) is None or self._servers:
+            return
+        self._certified = self.faults.active("no-certificate", self.router.name) is None
+        tls = end.tls if self._certified else end.anonymous
+        for port, accept, context in ((end.port, self._plain, None), (end.secure_port, self._secure, tls)):
+            server = await asyncio.start_server(accept, end.host, port, ssl=context, backlog=_BACKLOG)
+            self._servers.append(server)
+        self.awake.set()
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
+        self._endpoint = None
+        self._drop_connections()
+        await self._unlisten()
+
+    async def _unlisten(self) -> None:
         for server in self._servers:
             server.close()
-        self.drop_connections()
-        for server in self._servers:
-            await server.wait_closed()
         self._servers.clear()
+        await asyncio.sleep(0)
 
-    def drop_connections(self) -> None:
-        """Reset every connection."""
+    async def reconcile(self) -> None:
+        """Follow the router's power: without it ports are deaf or closed, after a boot old connections are gone."""
+        router = self.router
+        if self._endpoint is None:
+            return
+        if not router.powered and self.awake.is_set():
+            self.awake.clear()
+            if self.faults.active("down", router.name) is None:  # a reboot says goodbye, a power cut does not
+                self._drop_connections()
+            if router.refusing:
+                self._drop_connections()
+                await self._unlisten()
+            else:
+                for sock in self._sockets():
+                    deafen(sock)
+        elif router.powered and (not self.awake.is_set() or self.booted != router.booted):
+            self._drop_connections()
+            await self._unlisten()
+            await self._listen()
+        elif router.powered and self._certified == (self.faults.active("no-certificate", router.name) is not None):
+            await self._unlisten()
+            await self._listen()
+        self.booted = router.booted
+
+    def _sockets(self) -> list[socket.socket]:
+        """Every socket of this router. The transports' own wrappers hide setsockopt on none of them."""
+        listening = [sock for server in self._servers for sock in server.sockets]
+        return [*listening, *(connection.socket for connection in self.connections)]
+
+    def _drop_connections(self) -> None:
         for connection in tuple(self.connections):
             connection.abort()
 
@@ -70,7 +138,7 @@ class Station:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, secure: bool) -> None:
         refused = self.faults.active("sessions", self.router.name) is not None
         if refused or len(self.connections) >= MAX_SESSIONS:
-            writer.close()
+            await _dismiss(reader, writer)
             return
         connection = Connection(self, reader, writer, next(self._numbers), secure=secure)
         self.connections.add(connection)
@@ -78,3 +146,14 @@ class Station:
             await connection.serve()
         finally:
             self.connections.discard(connection)
+
+
+async def _dismiss(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """End a connection without a word: an orderly end, not a reset, whatever the client may be sending."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        if writer.can_write_eof():
+            writer.write_eof()
+            async with asyncio.timeout(_DISMISS_SECONDS):
+                while await reader.read(1 << 16):
+                    pass
+    writer.close()

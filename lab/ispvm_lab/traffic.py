@@ -34,6 +34,7 @@ class Clock:
     """
 
     def __init__(self, origin: float, speed: float = 1.0) -> None:
+        """At `origin` the hurried day and the real one agree."""
         self.origin = origin
         self.speed = speed
 
@@ -50,6 +51,7 @@ class ManualClock(Clock):
     """A clock that stands until it is told to go on."""
 
     def __init__(self, origin: float, speed: float = 1.0) -> None:
+        """Stand at `origin`."""
         super().__init__(origin, speed)
         self.at = origin
 
@@ -64,7 +66,7 @@ class ManualClock(Clock):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Traffic in one direction: `mean` bit/s and waves of (share of the mean, radians a second, phase at the origin)."""
+    """Traffic in one direction: `mean` bit/s and waves of (share, radians a second, phase at the origin)."""
 
     mean: float
     origin: float

@@ -50,7 +50,7 @@ def encode_row(row: Mapping[str, str], tail: bytes, codepage: str = "utf-8") -> 
 
 
 async def read_word(reader: StreamReader) -> bytes:
-    """The next word, empty at the end of a sentence. Raises FramingError, IncompleteReadError at the end of the stream."""
+    """The next word, empty at the end of a sentence. Raises FramingError, IncompleteReadError at the stream's end."""
     first = (await reader.readexactly(1))[0]
     if first < 0x80:
         length = first

@@ -1,8 +1,8 @@
 """The state of every router of a seed: what runs, since when, how much has passed, who talks to whom.
 
-The world is changed by few verbs (power, reboot, cut, mend, lose, ...). After each, `refresh` derives the rest: a link is
-up when both ends are powered and nothing cuts it; an OSPF adjacency needs its link; a BGP session inside the network
-needs a path, one outside needs its uplink. Traffic is in closed form (`traffic.py`), so nothing ticks.
+The world is changed by few verbs (power, reboot, cut, mend, lose, ...). After each, `refresh` derives the rest: a link
+is up when both ends are powered and nothing cuts it; an OSPF adjacency needs its link; a BGP session inside the
+network needs a path, one outside needs its uplink. Traffic is in closed form (`traffic.py`), so nothing ticks.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _UPSTREAM_SHARE = 0.22  # upload as a share of download
 OSPF_SECONDS = 8.0
 BGP_SECONDS = 3.0
 BGP_STAGGER_SECONDS = 5.0  # after a boot, sessions come up one after the other
+PACKET_BITS = 8 * 870  # every packet is of mean size
 CACHED_SESSION_SECONDS = 45.0  # v7 keeps showing a lost session for some time
 
 
@@ -36,6 +37,16 @@ class Entry:
     topics: str
     message: str
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What went through a port: bits and packets, as numbers that only grow."""
+
+    rx_bits: float
+    tx_bits: float
+    rx_errors: float
+    tx_drops: float
 
 
 @dataclass(eq=False, slots=True)
@@ -56,17 +67,23 @@ class Port:
     up_at: float = 0.0
     down_at: float | None = None
     cuts: set[str] = field(default_factory=set)
+    error_share: float = 0.0  # of the packets received
+    drop_share: float = 0.0  # of the packets sent
     _since: float = 0.0
-    _rx_bits: float = 0.0
-    _tx_bits: float = 0.0
+    _passed: Passed = field(default_factory=lambda: Passed(0.0, 0.0, 0.0, 0.0))
 
-    def bits(self, at: float) -> tuple[float, float]:
-        """Bits received and sent since the last reset."""
+    def passed(self, at: float) -> Passed:
+        """What has passed since the last reset."""
+        before = self._passed
         if not self.running:
-            return self._rx_bits, self._tx_bits
-        return (
-            self._rx_bits + self.rx.volume(at) - self.rx.volume(self._since),
-            self._tx_bits + self.tx.volume(at) - self.tx.volume(self._since),
+            return before
+        received = self.rx.volume(at) - self.rx.volume(self._since)
+        sent = self.tx.volume(at) - self.tx.volume(self._since)
+        return Passed(
+            before.rx_bits + received,
+            before.tx_bits + sent,
+            before.rx_errors + received / PACKET_BITS * self.error_share,
+            before.tx_drops + sent / PACKET_BITS * self.drop_share,
         )
 
     def rates(self, at: float) -> tuple[float, float]:
@@ -75,23 +92,35 @@ class Port:
 
     def reset(self, at: float) -> None:
         """Counters to zero."""
-        self._rx_bits = self._tx_bits = 0.0
-        self._since = at
+        self._passed, self._since = Passed(0.0, 0.0, 0.0, 0.0), at
 
-    def turn(self, running: bool, at: float, *, boot: bool = False) -> bool:
-        """Link up or down; True when that is news. What had passed is kept, or forgotten when the router booted."""
-        news = running != self.running
-        self._rx_bits, self._tx_bits = (0.0, 0.0) if boot else self.bits(at)
-        self._since = at
-        if news and running:
+    def settle(self, at: float) -> None:
+        """Write down what has passed: from now on something is different."""
+        self._passed, self._since = self.passed(at), at
+
+    def misread(self, share: float, at: float) -> None:
+        """From now on that share of the packets received is broken."""
+        self.settle(at)
+        self.error_share = share
+
+    def turn(self, running: bool, at: float) -> bool:
+        """Link up or down; True when that is news."""
+        if running == self.running:
+            return False
+        self.settle(at)
+        self.running = running
+        if running:
             self.up_at = at
-        elif news:
+        else:
             self.downs += 1
             self.down_at = at
-        if boot:
-            self.downs, self.down_at, self.up_at = 0, None, at
-        self.running = running
-        return news
+        return True
+
+    def boot(self, at: float) -> None:
+        """Everything forgotten; down until the world says otherwise."""
+        self.running = False
+        self.reset(at)
+        self.downs, self.down_at, self.up_at = 0, None, at
 
 
 @dataclass(eq=False, slots=True)
@@ -162,6 +191,7 @@ class Router:
     """One device of the seed."""
 
     def __init__(self, spec: seeds.Device, clock: Clock, booted: float) -> None:
+        """A powered router without ports or neighbours yet; the world wires it."""
         self.spec = spec
         self.name = spec.name
         self.clock = clock
@@ -175,6 +205,8 @@ class Router:
         self.local_as = 64512
         self.skew = between(-0.8, 0.8, self.name, "skew")
         self.clock_jumps: dict[str, float] = {}
+        self.refusing = False  # when without power: closed ports instead of silence
+        self.sensors: dict[str, str] = {}  # what a sensor shows in place of the truth
         self.drops: dict[str, Drop] = {}
         self.log: deque[Entry] = deque(maxlen=1000)
         self.history: deque[Entry] = deque(maxlen=100)
@@ -314,6 +346,8 @@ class World:
                     rx = tx = self._link_flow(found[0], router, self.routers[found[1].device], mean)
                 wireless = "medium:wireless" in spec.tags or (found is not None and found[0].medium == "wireless")
                 port = Port(router, spec, index, rx, tx, wireless)
+                port.error_share = between(0.2, 4, router.name, index) * (1e-6 if wireless else 1e-10)
+                port.drop_share = between(0.2, 4, router.name, index, "drops") * 1e-9
                 port.up_at = router.booted + 4
                 port.reset(router.booted)
                 router.ports[spec.key] = port
@@ -368,22 +402,15 @@ class World:
 
     # What can happen
 
-    def power(self, name: str, on: bool) -> None:
-        """Switch a router off, or on again: it boots."""
+    def power(self, name: str, on: bool, *, refuse: bool = False) -> None:
+        """Switch a router off (`refuse`: its ports are then closed, not silent), or on again: it boots."""
         router = self.router(name)
         if router.powered == on:
             return
-        router.powered = on
+        router.powered, router.refusing = on, refuse
         if on:
             self._boot(router)
         self.refresh()
-
-    def reboot(self, name: str) -> None:
-        """A restart too quick to be seen as a time without power."""
-        router = self.router(name)
-        self.power(name, False)
-        self.power(name, True)
-        router.note(self.clock.now(), "system,error,critical", "router was rebooted without proper shutdown")
 
     def _boot(self, router: Router) -> None:
         now = self.clock.now()
@@ -391,7 +418,7 @@ class World:
         router.log.clear()
         router.note(now, "system,info", "router rebooted")
         for port in router.ports.values():
-            port.turn(False, now, boot=True)
+            port.boot(now)
         for adjacency in (*router.bgp, *router.ospf):
             adjacency.up, adjacency.since, adjacency.changes = False, now, 0
 
@@ -411,6 +438,30 @@ class World:
         """Take one cause of a cut away."""
         self.port(name, interface).cuts.discard(cause)
         self.refresh()
+
+    def enable(self, name: str, interface: str, on: bool) -> None:
+        """Somebody enables or disables an interface."""
+        self.port(name, interface).enabled = on
+        self.router(name).changed(
+            self.clock.now(), "admin", f"device changed: {'enabled' if on else 'disabled'} {interface}"
+        )
+        self.refresh()
+
+    def load(self, port: Port, share: float, drop_share: float) -> tuple[Flow, float]:
+        """Let a port send that share of its capacity and drop so much; what it sent and dropped before."""
+        before = port.tx, port.drop_share
+        capacity = port.spec.capacity_bps
+        self.unload(port, (flow(capacity * share, capacity, self.clock, port.router.name, port.spec.key), drop_share))
+        return before
+
+    def unload(self, port: Port, sending: tuple[Flow, float]) -> None:
+        """Let a port send and drop that again; the far end receives it."""
+        now = self.clock.now()
+        port.settle(now)
+        port.tx, port.drop_share = sending
+        if port.peer is not None:
+            port.peer.settle(now)
+            port.peer.rx = port.tx
 
     def lose(self, adjacencies: Iterable[Adjacency], cause: str) -> None:
         """Make BGP sessions or OSPF adjacencies impossible, until `cause` is gone."""
