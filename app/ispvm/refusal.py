@@ -20,7 +20,9 @@ RETRY_SECONDS = 5
 class Refused(Exception):
     """Ends a request with a 4xx or 5xx status and a Refusal as its body."""
 
-    def __init__(self, status: int, field: str, problem: str, fix: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, field: str, problem: str, fix: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(f"{field}: {problem}")
         self.status, self.refusal, self.headers = status, Refusal(field, problem, fix), headers
 
@@ -50,8 +52,12 @@ async def _http(_: Request, error: Exception) -> Response:
 async def _busy(_: Request, error: Exception) -> Response:
     if isinstance(error, QueryCanceled):
         return answer(503, Refusal("request", "the query took too long", "ask for a shorter range or fewer points"))
-    problem = "too many requests wait for the database" if isinstance(error, TooManyRequests) else "no database connection"
-    return answer(503, Refusal("server", problem, f"send it again in {RETRY_SECONDS} s"), {"Retry-After": str(RETRY_SECONDS)})
+    problem = (
+        "too many requests wait for the database" if isinstance(error, TooManyRequests) else "no database connection"
+    )
+    return answer(
+        503, Refusal("server", problem, f"send it again in {RETRY_SECONDS} s"), {"Retry-After": str(RETRY_SECONDS)}
+    )
 
 
 def install(app: FastAPI) -> None:

@@ -17,7 +17,9 @@ def ensure_tenant(connection: psycopg.Connection, key: str, name: str | None = N
     row = connection.execute("select id from tenant where key = %s", [key]).fetchone()
     if row is not None:
         return row[0], False
-    made = connection.execute("insert into tenant (key, name) values (%s, %s) returning id", [key, name or key]).fetchone()
+    made = connection.execute(
+        "insert into tenant (key, name) values (%s, %s) returning id", [key, name or key]
+    ).fetchone()
     assert made is not None  # noqa: S101  # an insert without ON CONFLICT returns its row
     return made[0], True
 

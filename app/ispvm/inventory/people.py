@@ -46,6 +46,8 @@ def _make_administrator(connection: psycopg.Connection, user: str, tenant: str |
             "insert into app_user (tenant_id, name, role) values (%s, %s, 'admin') returning id", [tenant_id, user]
         ).fetchone()
     except psycopg.errors.CheckViolation as error:
-        raise ValueError(f"--user {user!r}: letters, digits and . _ @ -, at most 64, starting with one of the first") from error
+        raise ValueError(
+            f"--user {user!r}: letters, digits and . _ @ -, at most 64, starting with one of the first"
+        ) from error
     assert made is not None  # noqa: S101
     return made[0], tenant_id

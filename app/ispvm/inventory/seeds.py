@@ -71,7 +71,9 @@ def _own_tenant(connection: psycopg.Connection, seed: Seed) -> tuple[int, bool]:
         [[device_id(seed.tenant.key, d.name) for d in seed.devices], tenant],
     ).fetchone() or (False, "", 0)
     if not seeded and others:
-        raise SeedRefused(f"tenant {seed.tenant.key!r} holds {others} routers that are not of this bundle; seeds need a tenant of their own")
+        raise SeedRefused(
+            f"tenant {seed.tenant.key!r} holds {others} routers that are not of this bundle; seeds need a tenant of their own"
+        )
     if not seeded or name != seed.tenant.name:
         connection.execute("update tenant set seeded = true, name = %s where id = %s", [seed.tenant.name, tenant])
         changed = True

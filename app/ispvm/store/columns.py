@@ -169,5 +169,3 @@ def table(entity_type: str) -> str:
 def array_columns(entity_type: str) -> bool:
     """Whether the type's columns are arrays over a key set (every type but the device itself)."""
     return entity_type != "device"
-
-

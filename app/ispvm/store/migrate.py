@@ -65,7 +65,9 @@ def _apply(connection: psycopg.Connection, wanted: list[Migration]) -> bool:
     )
     applied = dict(connection.execute("select name, checksum from schema_migration").fetchall())
     if newer := sorted(set(applied) - {m.name for m in wanted}):
-        raise MigrationError(f"the database has revision {newer[-1]}, which this release does not know; install a newer release")
+        raise MigrationError(
+            f"the database has revision {newer[-1]}, which this release does not know; install a newer release"
+        )
     changed = False
     for migration in wanted:
         if (checksum := applied.get(migration.name)) is not None:
@@ -92,7 +94,9 @@ def _record_environment(connection: psycopg.Connection, environment: str) -> boo
     if row[0] == environment:
         return False
     if row[0] == "production":
-        raise MigrationError(f"the database is marked production, which never changes; environment says {environment!r}")
+        raise MigrationError(
+            f"the database is marked production, which never changes; environment says {environment!r}"
+        )
     if environment == "production" and connection.execute("select 1 from tenant where seeded limit 1").fetchone():
         raise MigrationError("the database holds seeded demo data; production needs a database of its own")
     connection.execute("update deployment set environment = %s, since = now()", [environment])

@@ -1,0 +1,165 @@
+"""POST /ingest/v1/batch and /ingest/v1/heartbeat."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter, Request
+from ispvm_contract.ingest import MAX_FUTURE_SECONDS, Batch, BatchAnswer, Heartbeat, HeartbeatAnswer, Refusal
+from psycopg.types.json import Jsonb
+from starlette.responses import Response
+
+from ispvm.ingest.decode import bearer, check_limits, read
+from ispvm.ingest.store import Sender, moment, store
+from ispvm.refusal import Refused
+from ispvm.settings import Settings
+from ispvm.store.pool import Connection, Pool, transaction
+
+log = structlog.get_logger("ispvm.ingest")
+router = APIRouter(prefix="/ingest/v1", tags=["ingest"])
+# OpenAPI components of the contract's types; the application adds them to its document.
+CONTRACT_SCHEMAS: dict[str, Any] = {}
+
+
+def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
+    """OpenAPI for a route whose types are the contract's."""
+    (body_schema, answer_schema, refusal), definitions = msgspec.json.schema_components(
+        (body, answer, Refusal), ref_template="#/components/schemas/{name}"
+    )
+    CONTRACT_SCHEMAS.update(definitions)
+    failed = {"description": "Refused", "content": {"application/json": {"schema": refusal}}}
+    content = {media: {"schema": body_schema} for media in ("application/msgpack", "application/json")}
+    return {
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": {"description": "Durable", "content": {"application/json": {"schema": answer_schema}}},
+            **{status: failed for status in ("401", "403", "413", "415", "422", "503")},
+        },
+    }
+
+
+async def sender_of(request: Request, pool: Pool) -> Sender:
+    """The agent a token belongs to. The lookup is by hash in a unique index, so its time says nothing of the token."""
+    hashed = hashlib.sha256(bearer(request).encode()).digest()
+    async with pool.connection() as connection:
+        rows = await connection.execute("select id, tenant_id, name, revoked, sites from agent_by_token(%s)", [hashed])
+        row = await rows.fetchone()
+    if row is None:
+        raise Refused(
+            401, "Authorization", "the token is not known here", "enroll the agent", {"WWW-Authenticate": "Bearer"}
+        )
+    if row[3]:
+        raise Refused(403, "Authorization", "the token was revoked", "enroll the agent again")
+    return Sender(row[0], row[1], row[2], frozenset(row[4]))
+
+
+def _json(value: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+@router.post("/batch", openapi_extra=_documented(Batch, BatchAnswer))
+async def batch(request: Request) -> Response:
+    """Store a batch exactly once; 200 means it is on disk."""
+    pool: Pool = request.app.state.pool
+    settings: Settings = request.app.state.settings
+    sender = await sender_of(request, pool)
+    message = await read(request, Batch)
+    check_limits(message)
+    now = datetime.now(UTC)
+    _check_clock(message.sent_at, now)
+    async with transaction(pool, sender.tenant) as connection:
+        answer = await store(connection, sender, message, now, now - timedelta(days=settings.retention.raw_days))
+    if answer.rejected:
+        log.warning(
+            "parts of a batch were rejected",
+            agent=sender.name,
+            count=len(answer.rejected),
+            first=answer.rejected[0].reason,
+        )
+    return _json(answer)
+
+
+def _check_clock(sent_at: int, now: datetime) -> None:
+    try:
+        late = moment(sent_at) - now
+    except ValueError as error:
+        raise Refused(422, "sent_at", str(error), "send milliseconds since 1970, UTC") from error
+    if late > timedelta(seconds=MAX_FUTURE_SECONDS):
+        raise Refused(
+            422,
+            "sent_at",
+            f"{late.total_seconds():.0f} s in the future, the limit is {MAX_FUTURE_SECONDS}",
+            "set the agent's clock; nothing of this batch was stored",
+        )
+
+
+@router.post("/heartbeat", openapi_extra=_documented(Heartbeat, HeartbeatAnswer))
+async def heartbeat(request: Request) -> Response:
+    """Note that an agent lives, and how it gets on with its routers."""
+    pool: Pool = request.app.state.pool
+    sender = await sender_of(request, pool)
+    message = await read(request, Heartbeat)
+    now = datetime.now(UTC)
+    try:
+        started, oldest = moment(message.started_at), message.oldest_buffered and moment(message.oldest_buffered)
+        sent = moment(message.sent_at)
+    except ValueError as error:
+        raise Refused(422, "started_at", str(error), "send milliseconds since 1970, UTC") from error
+    async with transaction(pool, sender.tenant) as connection:
+        await connection.execute(
+            "update agent set version = %s, capabilities = %s, started_at = %s, last_heartbeat = %s, clock_error_s = %s,"
+            " clock_synchronised = %s, buffer_depth = %s, buffer_bytes = %s, oldest_buffered = %s, dropped_batches = %s"
+            " where id = %s",
+            [
+                message.agent.version,
+                message.agent.capabilities,
+                started,
+                now,
+                (sent - now).total_seconds(),
+                message.clock_synchronised,
+                message.buffer_depth,
+                message.buffer_bytes,
+                oldest,
+                message.dropped_batches,
+                sender.id,
+            ],
+        )
+        await _routers(connection, sender, message, now)
+    return _json(HeartbeatAnswer(int(now.timestamp() * 1000)))
+
+
+async def _routers(connection: Connection, sender: Sender, message: Heartbeat, now: datetime) -> None:
+    rows = await connection.execute(
+        "select uuid, id from device where uuid = any(%s) and site_id = any(%s)",
+        [[r.device for r in message.routers], list(sender.sites)],
+    )
+    devices = {uuid: device async for uuid, device in rows}
+    known = [
+        (
+            devices[r.device],
+            sender.tenant,
+            sender.id,
+            r.state,
+            r.detail,
+            moment(r.last_good) if r.last_good else None,
+            r.poll_ms,
+            r.bytes_per_poll,
+            Jsonb(r.disabled_collectors),
+            now,
+        )
+        for r in message.routers
+        if r.device in devices
+    ]
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            "insert into agent_router (device_id, tenant_id, agent_id, state, detail, last_good, poll_ms, bytes_per_poll,"
+            " disabled_collectors, at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (device_id) do update"
+            " set agent_id = excluded.agent_id, state = excluded.state, detail = excluded.detail,"
+            " last_good = excluded.last_good, poll_ms = excluded.poll_ms, bytes_per_poll = excluded.bytes_per_poll,"
+            " disabled_collectors = excluded.disabled_collectors, at = excluded.at",
+            sorted(known, key=lambda row: row[0]),
+        )

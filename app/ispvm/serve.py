@@ -1,0 +1,99 @@
+"""`ispvm serve`: uvicorn on the unix socket, telling systemd when it is ready and that it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import psycopg
+import structlog
+import uvicorn
+
+from ispvm import logs
+from ispvm.server import create_app
+from ispvm.settings import Settings
+
+log = structlog.get_logger("ispvm.serve")
+
+
+def notify(state: str) -> None:
+    """Tell systemd; nothing happens when it did not start this process."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
+        out.connect("\0" + address[1:] if address.startswith("@") else address)
+        out.sendall(state.encode())
+
+
+def watchdog_seconds() -> float | None:
+    """How often systemd wants a sign of life: half of what it would wait."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 2_000_000 if microseconds.isdecimal() and int(microseconds) else None
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening unix socket that the owner and its group may connect to (0660); a stale one is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o117)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    return listener
+
+
+async def _run(settings: Settings) -> None:
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            proxy_headers=True,
+            forwarded_allow_ips="*",  # only the proxy may connect to the socket
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    )
+    listener = bind(Path(settings.socket))
+    serving = asyncio.create_task(server.serve([listener]))
+    ready = asyncio.create_task(_announce(app.state, server))
+    try:
+        await serving
+    finally:
+        ready.cancel()
+        notify("STOPPING=1")
+        listener.close()
+        Path(settings.socket).unlink(missing_ok=True)
+
+
+async def _announce(state: object, server: uvicorn.Server) -> None:
+    """READY once the pool answers; from then on a sign of life as long as the event loop turns."""
+    while not server.started:
+        await asyncio.sleep(0.02)
+    while True:
+        try:
+            async with state.pool.connection() as connection:  # type: ignore[attr-defined]
+                await connection.execute("select 1")
+            break
+        except psycopg.OperationalError as error:
+            log.warning("the database does not answer yet", error=str(error))
+            await asyncio.sleep(1)
+    notify("READY=1\nSTATUS=serving")
+    log.info("ready")
+    if (every := watchdog_seconds()) is not None:
+        while True:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(every)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop."""
+    logs.configure()
+    asyncio.run(_run(settings))
+    return 0

@@ -1,0 +1,68 @@
+"""The application: every router, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from ispvm import __version__, refusal
+from ispvm.health.routes import router as health_router
+from ispvm.ingest.routes import CONTRACT_SCHEMAS
+from ispvm.ingest.routes import router as ingest_router
+from ispvm.series.cache import Cache
+from ispvm.series.routes import router as series_router
+from ispvm.settings import Settings
+from ispvm.store.pool import open_pool
+from ispvm.web.auth import Guard, Throttle
+from ispvm.web.routes import router as web_router
+
+ROUTERS = (health_router, ingest_router, series_router, web_router)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """A server for these settings; nothing is shared between two of them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.pool = open_pool(settings.database.dsn, settings.database.pool_size)
+        await app.state.pool.open()
+        try:
+            yield
+        finally:
+            await app.state.pool.close()
+
+    app = FastAPI(
+        title="ISPVisualMonitor",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        middleware=[Middleware(Guard, origin=settings.origin)],
+    )
+    app.state.settings = settings
+    app.state.sessions = Cache(seconds=2)
+    app.state.overviews = Cache(seconds=2)
+    app.state.answers = Cache(seconds=5)
+    app.state.throttle = Throttle()
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=str(files("ispvm.web").joinpath("static"))), name="static")
+    refusal.install(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(CONTRACT_SCHEMAS)
+        app.openapi_schema = document
+    return app.openapi_schema
