@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -141,23 +141,8 @@ def prefetched() -> list[str]:
     return sorted(names)
 
 
-@contextlib.contextmanager
-def locked(what: str) -> Iterator[None]:
-    """One process at a time: several scenarios may start hosts at once."""
-    STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / f"{what}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def image() -> str:
     """The image's name, built when its inputs are new (about 45 s)."""
-    with locked("image"):
-        return built_image()
-
-
-def built_image() -> str:
-    """As `image`, for the holder of the lock."""
     packages = prefetched()
     inputs = "\n".join([SUITE, *mirrors(), *PACKAGES, *packages, HOOK.read_text()])
     tag = f"localhost/ispvm-testhost:{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
@@ -251,12 +236,6 @@ def up(name: str, address: str) -> None:
 
 def trust(address: str, public_key: str) -> None:
     """Remember the host key that was read inside the container, in place of an older one."""
-    with locked("known_hosts"):
-        remember(address, public_key)
-
-
-def remember(address: str, public_key: str) -> None:
-    """As `trust`, for the holder of the lock."""
     old = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
     kept = [line for line in old if not line.startswith(f"{address} ")]
     if public_key:
