@@ -212,7 +212,6 @@ class Connection:
             pass
 
     async def _answer(self, command: Command) -> None:
-        menu = self._menu(command)
         faults, name = self.station.faults, self.router.name
         if (fault := faults.active("fatal", name, command.menu)) is not None:
             await self._fatal(fault.params["text"])
@@ -220,8 +219,9 @@ class Connection:
         if faults.active("garbage", name, command.menu) is not None:
             await self._send(b"\xff\xfe\xf9garbage", command.menu)
             return
-        if command.verb in _WRITING:
+        if command.verb in _WRITING and (command.menu in MENUS or command.menu in PREFIXES):
             raise TrapError("not enough permissions (9)")
+        menu = self._menu(command)
         if (command.menu, command.verb) in {("/interface", "monitor-traffic"), ("/interface/ethernet", "monitor")}:
             await self._monitor(command)
         elif command.verb in {"print", "getall"}:
@@ -239,14 +239,19 @@ class Connection:
         unknown = sorted(command.arguments.keys() - _PRINT_ARGUMENTS)
         if unknown:
             raise TrapError("unknown parameter")
-        rows = self._rows(command.menu, menu)
+        huge = self.station.faults.active("huge", self.router.name, command.menu)
+        view = View(self.router, self.station.now(), self.station.sessions())
+        rows = menu.rows(view)
+        if huge is not None:
+            rows = _multiplied(list(rows), int(huge.number("rows")))
         if command.queries:
             rows = (row for row in rows if matches(row, command.queries))
         trap = self.station.faults.active("trap", self.router.name, command.menu)
         if trap is not None:
             rows = islice(rows, int(trap.number("rows")))
         if "count-only" in command.arguments and trap is None:
-            count = await self._count(rows)
+            quick = menu.count if huge is None and not command.queries else None
+            count = quick(view) if quick is not None else await _count(rows)
             await self._send(encode_sentence(b"!done", b"=ret=%d" % count, *_tag(command)), command.menu)
             return
         sent = 0
@@ -259,14 +264,6 @@ class Connection:
         if not sent and self.router.version >= EMPTY_SENTENCE:
             ending = encode_sentence(b"!empty", *_tag(command)) + ending
         await self._send(ending, command.menu)
-
-    async def _count(self, rows: Iterator[Row]) -> int:
-        count = 0
-        for _ in rows:
-            count += 1
-            if count % 1024 == 0:
-                await asyncio.sleep(0)
-        return count
 
     async def _batches(self, rows: Iterator[Row], command: Command) -> AsyncIterator[tuple[bytes, int]]:
         """Rows as bytes, some at a time: a long table neither fills the memory nor keeps the others waiting."""
@@ -285,12 +282,6 @@ class Connection:
             if encoding is not None:
                 batch = [_mistype(row, command.menu, encoding) for row in batch]
             yield b"".join([encode_row(row, tail, codepage) for row in batch]), len(batch)
-
-    def _rows(self, path: str, menu: Menu) -> Iterator[Row]:
-        view = View(self.router, self.station.now(), self.station.sessions())
-        rows = menu.rows(view)
-        fault = self.station.faults.active("huge", self.router.name, path)
-        return rows if fault is None else _multiplied(list(rows), int(fault.number("rows")))
 
     async def _monitor(self, command: Command) -> None:
         """A row a port and second, or one only when asked for `once`."""
@@ -358,6 +349,15 @@ class Connection:
             data = data[size:]
             await asyncio.sleep(pause)
         return data
+
+
+async def _count(rows: Iterator[Row]) -> int:
+    count = 0
+    for _ in rows:
+        count += 1
+        if count % 1024 == 0:
+            await asyncio.sleep(0)
+    return count
 
 
 def _tag(command: Command) -> tuple[bytes, ...]:

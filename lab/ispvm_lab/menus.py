@@ -39,9 +39,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """One menu: where its rows come from and in which versions it exists."""
+    """One menu: where its rows come from, how many there are (where that is quicker told), in which versions it is."""
 
     rows: Callable[[View], Rows]
+    count: Callable[[View], int] | None = None
     since: Version = (0, 0, 0)
     until: Version = NEVER
 
@@ -294,10 +295,10 @@ def _interfaces(view: View) -> Rows:
 def _pppoe_interfaces(view: View) -> Rows:
     """Every PPPoE session is a dynamic interface as well, with its user's name in the interface's."""
     for subscriber in view.router.subscribers(view.now):
-        heavy = between(2e5, 6e6, view.router.name, subscriber.index, "rate") * subscriber.uptime
+        heavy = subscriber.line.rate * subscriber.uptime
         yield {
             ".id": _id(0xF00000 + subscriber.session % 0xFFFFF),
-            "name": f"<pppoe-{subscriber.name}>",
+            "name": f"<pppoe-{subscriber.line.name}>",
             "type": "pppoe-in",
             "mtu": "1480",
             "actual-mtu": "1480",
@@ -498,10 +499,13 @@ def _neighbours(view: View) -> Rows:
         yield row
 
 
+def _connection_count(view: View) -> int:
+    carried = sum(sum(port.rates(view.now)) for port in view.router.ports.values())
+    return int(carried / 4e6) + 30
+
+
 def _connections(view: View) -> Rows:
-    router = view.router
-    carried = sum(sum(port.rates(view.now)) for port in router.ports.values())
-    for index in range(int(carried / 4e6) + 30):
+    for index in range(_connection_count(view)):
         yield {
             ".id": _id(index + 1),
             "protocol": "tcp",
@@ -570,10 +574,13 @@ def _users(view: View) -> Rows:
         }
 
 
+def _route_count(view: View) -> int:
+    return 40 + sum(bgp.spec.prefixes_in for bgp in view.router.bgp if bgp.established(view.now))
+
+
 def _routes(view: View) -> Rows:
     router = view.router
-    count = 40 + sum(bgp.spec.prefixes_in for bgp in router.bgp if bgp.established(view.now))
-    for index in range(count):
+    for index in range(_route_count(view)):
         row = {
             ".id": _id(0x80000000 + index),
             "dst-address": f"{1 + (index >> 16) % 223}.{index >> 8 & 255}.{index & 255}.0/24",
@@ -796,10 +803,10 @@ def _ppp_active(view: View) -> Rows:
     for subscriber in view.router.subscribers(view.now):
         row = {
             ".id": _id(subscriber.session),
-            "name": subscriber.name,
+            "name": subscriber.line.name,
             "service": "pppoe",
-            "caller-id": subscriber.caller_id,
-            "address": subscriber.address,
+            "caller-id": subscriber.line.caller_id,
+            "address": subscriber.line.address,
             "uptime": duration(subscriber.uptime),
             "encoding": "",
             "session-id": f"0x{subscriber.session:X}",
@@ -823,10 +830,10 @@ MENUS: dict[str, Menu] = {
     "/interface": Menu(_interfaces),
     "/interface/ethernet": Menu(_ethernet),
     "/ip/address": Menu(_addresses),
-    "/ip/dhcp-server/lease": Menu(_leases),
+    "/ip/dhcp-server/lease": Menu(_leases, count=lambda view: view.router.spec.dhcp_leases),
     "/ip/neighbor": Menu(_neighbours),
-    "/ip/firewall/connection": Menu(_connections),
-    "/ip/route": Menu(_routes),
+    "/ip/firewall/connection": Menu(_connections, count=_connection_count),
+    "/ip/route": Menu(_routes, count=_route_count),
     "/ip/service": Menu(_services),
     "/tool/netwatch": Menu(_netwatch),
     "/routing/bgp/peer": Menu(_bgp_peers, until=V7),
@@ -835,7 +842,7 @@ MENUS: dict[str, Menu] = {
     "/routing/ospf/neighbor": Menu(_ospf_neighbours),
     "/routing/ospf/interface": Menu(_ospf_interfaces, until=V7),
     "/routing/ospf/interface-template": Menu(_ospf_interfaces, since=V7),
-    "/ppp/active": Menu(_ppp_active),
+    "/ppp/active": Menu(_ppp_active, count=lambda view: view.router.subscribers_wanted(view.now)),
     "/user/active": Menu(_users),
 }
 # Directories that hold other menus: a wrong word under them is another error than a wrong menu.

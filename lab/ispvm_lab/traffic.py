@@ -12,7 +12,7 @@ from math import cos, pi, sin, tau
 from time import time
 
 DAY = 86400.0
-PEAK_HOUR = 20.5
+CREST_HOUR = 19.5  # of the day's first wave; the second one moves the peak to the late evening
 
 
 def fraction(*names: object) -> float:
@@ -90,11 +90,11 @@ def flow(mean: float, capacity: float, clock: Clock, *names: object) -> Flow:
     ceiling = 0.97 * capacity
     mean = min(mean, ceiling)
     hour = clock.hours(clock.origin) + between(-0.5, 0.5, *names, "peak")
-    start = tau * (hour - PEAK_HOUR) / 24 + pi / 2  # the sine's top falls on the peak hour
+    start = tau * (hour - CREST_HOUR) / 24 + pi / 2
     day = tau / DAY * clock.speed
     waves = [
-        (0.38, day, start),
-        (0.10, 2 * day, 2 * start + 0.6),
+        (0.40, day, start),
+        (0.12, 2 * day, 2 * start - pi / 2 - 1.22),
         (0.04, day / 7, tau * fraction(*names, "week")),
         *(
             (

@@ -176,13 +176,22 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Subscriber:
-    """One active PPPoE session."""
+class Line:
+    """A subscriber's line: a made-up name, mean bit/s down, and the seconds between two redials."""
 
-    index: int
     name: str
     caller_id: str
     address: str
+    rate: float
+    period: float
+    phase: float
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """One active PPPoE session, up for so many seconds."""
+
+    line: Line
     uptime: float
     session: int
 
@@ -211,6 +220,7 @@ class Router:
         self.log: deque[Entry] = deque(maxlen=1000)
         self.history: deque[Entry] = deque(maxlen=100)
         self._entries = 0
+        self._lines: list[Line] = []
 
     @property
     def v7(self) -> bool:
@@ -259,20 +269,29 @@ class Router:
         limit = min([self.uptime(at), *(at - drop.at for drop in self.drops.values())])
         found = []
         for index in range(self.subscribers_wanted(at)):
-            period = between(6, 60, self.name, index, "redial") * 3600
-            cycle, age = divmod(at + period * fraction(self.name, index, "phase"), period)
-            number = int(fraction(self.name, index, "mac") * (1 << 24))
-            found.append(
-                Subscriber(
-                    index=index,
-                    name=f"user{index:05d}",
-                    caller_id=mac(0x0CC47A << 24 | number),
-                    address=f"100.{64 + (index >> 14) % 64}.{(index >> 8) % 64 * 4 % 256}.{index % 256}",
-                    uptime=min(age, limit),
-                    session=0x81000000 + index * 7 + int(cycle) % 7,
+            line = self._line(index)
+            cycle, age = divmod(at + line.phase, line.period)
+            session = 0x81000000 + index * 7 + int(cycle) % 7
+            found.append(Subscriber(line, min(age, limit), session))
+        return found
+
+    def _line(self, index: int) -> Line:
+        """The subscriber line of that number, worked out once."""
+        while len(self._lines) <= index:
+            number = len(self._lines)
+            period = between(6, 60, self.name, number, "redial") * 3600
+            device = int(fraction(self.name, number, "mac") * (1 << 24))
+            self._lines.append(
+                Line(
+                    name=f"user{number:05d}",
+                    caller_id=mac(0x0CC47A << 24 | device),
+                    address=f"100.{64 + (number >> 16) % 64}.{number >> 8 & 255}.{number & 255}",
+                    rate=between(2e5, 6e6, self.name, number, "rate"),
+                    period=period,
+                    phase=period * fraction(self.name, number, "phase"),
                 )
             )
-        return found
+        return self._lines[index]
 
     def note(self, at: float, topics: str, message: str) -> None:
         """A line in the log."""
