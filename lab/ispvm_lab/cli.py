@@ -15,6 +15,8 @@ from ispvm_contract import seed as seeds
 from .control import Request, ask
 from .faults import KINDS
 from .lab import Lab, Override, notify_ready
+from .traffic import Clock
+from .world import World
 
 DEFAULT_STATE = Path("/var/lib/ispvm-lab")
 
@@ -90,6 +92,7 @@ async def _run(lab: Lab, override: Override | None) -> None:
 
 def _check_seed(options: argparse.Namespace) -> int:
     seed = seeds.load(options.seed)
+    World(seed, Clock(0.0))  # what only the emulator wants of a seed, such as versions it can tell apart
     print(f"{options.seed.name}: {len(seed.sites)} sites, {len(seed.devices)} routers, {len(seed.links)} links: sound")
     return 0
 

@@ -204,7 +204,10 @@ class Router:
         self.spec = spec
         self.name = spec.name
         self.clock = clock
-        self.version = formats.version(spec.routeros)
+        try:
+            self.version = formats.version(spec.routeros)
+        except ValueError as error:
+            raise ValueError(f"devices[{spec.name}].routeros: {error}") from None
         self.model: Model = model(spec.model)
         self.booted = booted
         self.powered = True
