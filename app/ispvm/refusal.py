@@ -41,12 +41,12 @@ async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or "request"
-    return answer(422, Refusal(field, str(first["msg"]), "see /api/docs for what is allowed"))
+    return answer(422, Refusal(field, str(first["msg"]), "see /api/openapi.json for what is allowed"))
 
 
 async def _http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return answer(error.status_code, Refusal("request", str(error.detail), "see /api/docs"), error.headers)
+    return answer(error.status_code, Refusal("request", str(error.detail), "see /api/openapi.json"), error.headers)
 
 
 async def _busy(_: Request, error: Exception) -> Response:

@@ -34,6 +34,7 @@ class User:
     name: str
     role: Role
     has_password: bool
+    by_link: bool
 
 
 def new_secret() -> str:
@@ -57,7 +58,7 @@ async def find_user(request: Request) -> User | None:
         pool: Pool = request.app.state.pool
         async with pool.connection() as connection:
             rows = await connection.execute(
-                "select id, tenant_id, tenant_name, name, role, has_password from user_by_session(%s)", [key]
+                "select id, tenant_id, tenant_name, name, role, has_password, by_link from user_by_session(%s)", [key]
             )
             row = await rows.fetchone()
         return User(*row) if row else None
@@ -90,7 +91,7 @@ def end_session(response: Response) -> None:
 
 
 class Throttle:
-    """Slows down guessing: after `free` failures within a key's memory, each further one doubles the wait, up to `longest` s."""
+    """Slows down guessing: after `free` failures of a key each further one doubles the wait, up to `longest` seconds."""
 
     def __init__(self, free: int = 5, longest: float = 300, size: int = 10_000) -> None:
         self._free, self._longest, self._size = free, longest, size
@@ -134,7 +135,7 @@ _HEADERS = [
 class Guard:
     """Security headers on every answer, and no state-changing request from another site.
 
-    A browser says in `Origin` where a POST comes from; it must be this server. Agents send no cookies, so ingest is free.
+    A browser says in `Origin` where a POST comes from; it must be this server. Agents have no cookies, so ingest is free.
     """
 
     def __init__(self, app: ASGIApp, origin: str) -> None:

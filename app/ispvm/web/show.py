@@ -1,0 +1,86 @@
+"""Numbers and times for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ispvm.health.state import ago
+
+NOTHING = "–"
+
+
+def bps(value: float | None) -> str:
+    """A rate in bit/s with three digits: 4.74 Gbit/s."""
+    if value is None:
+        return NOTHING
+    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
+    return f"{value:.0f} bit/s"
+
+
+def size(value: float | None) -> str:
+    """Bytes in binary units: 1.9 GiB."""
+    if value is None:
+        return NOTHING
+    for unit, factor in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if abs(value) >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f} B"
+
+
+def pct(value: float | None) -> str:
+    """A percentage: 4.2 %, 68 %."""
+    if value is None:
+        return NOTHING
+    return f"{value:.1f} %" if abs(value) < 10 else f"{value:.0f} %"
+
+
+def number(value: float | None) -> str:
+    """A count with thin spaces between thousands."""
+    return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in its two largest units: 12 d 4 h."""
+    if seconds is None:
+        return NOTHING
+    rest = int(seconds)
+    parts = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def since(moment: datetime | None, now: datetime) -> str:
+    """How long ago, or a dash."""
+    return ago(moment, now) if moment else NOTHING
+
+
+def load_class(value: float | None) -> str:
+    """The colour class of a utilisation: calm below 50 %, full from 90 %."""
+    if value is None:
+        return "load-none"
+    return "load-low" if value < 50 else "load-mid" if value < 75 else "load-high" if value < 90 else "load-full"
+
+
+def sparkline(values: Sequence[float | None], width: int = 120, height: int = 24) -> str:
+    """SVG path data of a line from 0 to the maximum; gaps stay gaps. Empty without two values."""
+    known = [v for v in values if v is not None]
+    if len(known) < 2:
+        return ""
+    top = max(known) or 1.0
+    step = width / (len(values) - 1)
+    path, pen_down = [], False
+    for at, value in enumerate(values):
+        if value is None:
+            pen_down = False
+            continue
+        path.append(f"{'L' if pen_down else 'M'}{at * step:.1f} {height - 1 - value / top * (height - 2):.1f}")
+        pen_down = True
+    return "".join(path)

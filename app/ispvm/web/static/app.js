@@ -1,0 +1,92 @@
+// Charts: reads /api/v1/series and draws it with uPlot. Everything else on the pages is HTML.
+(() => {
+  "use strict";
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const units = [["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]];
+  const bits = (value) => {
+    if (value == null) return "–";
+    const [prefix, size] = units.find(([, s]) => Math.abs(value) >= s) || ["", 1];
+    return `${Number((value / size).toPrecision(3))} ${prefix}bit/s`;
+  };
+
+  async function read(box, metric, seconds) {
+    const end = Math.floor(Date.now() / 1000);
+    const query = new URLSearchParams({
+      device: box.dataset.device, key: box.dataset.key, metric, from: end - seconds, to: end,
+      max_points: Math.max(60, Math.min(600, Math.floor(box.clientWidth / 2))),
+    });
+    const answer = await fetch(`/api/v1/series?${query}`, { headers: { Accept: "application/json" } });
+    if (answer.status === 401) { location.assign("/login"); }
+    const body = await answer.json();
+    if (!answer.ok) throw new Error(`${body.problem}; ${body.fix}`);
+    return body;
+  }
+
+  class Chart {
+    constructor(box) {
+      this.box = box;
+      this.plot = box.querySelector(".plot");
+      this.note = box.querySelector(".note");
+      this.seconds = 3600;
+      for (const button of box.querySelectorAll(".range")) {
+        button.addEventListener("click", () => {
+          this.seconds = Number(button.dataset.seconds);
+          for (const other of box.querySelectorAll(".range")) other.setAttribute("aria-pressed", other === button);
+          this.refresh();
+        });
+      }
+      new ResizeObserver(() => this.uplot && this.uplot.setSize(this.size())).observe(this.plot);
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    }
+
+    size() { return { width: this.plot.clientWidth, height: innerWidth < 760 ? 220 : 260 }; }
+
+    async refresh() {
+      const seconds = this.seconds;
+      try {
+        const [rx, tx] = await Promise.all([read(this.box, "interface.rx_bps", seconds), read(this.box, "interface.tx_bps", seconds)]);
+        if (seconds !== this.seconds) return;
+        this.series = [rx, tx];
+        this.draw();
+      } catch (error) {
+        this.note.textContent = `No chart: ${error.message}`;
+      }
+    }
+
+    draw() {
+      if (!this.series) return;
+      const [rx, tx] = this.series;
+      const data = [rx.t, rx.avg, tx.avg, rx.max];
+      const now = Date.now() / 1000;
+      if (this.uplot) this.uplot.destroy();
+      const line = { spanGaps: false, points: { show: false }, value: (_, v) => bits(v) };
+      const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+      this.uplot = new uPlot({
+        ...this.size(),
+        cursor: { drag: { x: false, y: false } },
+        scales: { x: { min: now - this.seconds, max: now }, y: { range: (_, low, high) => [0, (high || 1) * 1.08] } },
+        axes: [{ ...axis }, { ...axis, size: 82, values: (_, ticks) => ticks.map(bits) }],
+        series: [
+          {},
+          { ...line, label: "In", stroke: colour("--in"), fill: colour("--in-fill"), width: 1.6 },
+          { ...line, label: "Out", stroke: colour("--out"), width: 1.6 },
+          { ...line, label: "In, peak", stroke: colour("--in"), width: 0.8, dash: [3, 4] },
+        ],
+      }, data, this.plot);
+      const known = rx.p95.filter((v) => v != null);
+      const gaps = rx.t.filter((t, i) => rx.avg[i] == null && t + rx.step_s < now && t > now - this.seconds).length;
+      const parts = [`${rx.step_s >= 3600 ? rx.step_s / 3600 + " h" : rx.step_s >= 60 ? rx.step_s / 60 + " min" : rx.step_s + " s"} per point`];
+      if (rx.resolution !== "raw") parts.push(`from ${rx.resolution} rollups`);
+      if (gaps) parts.push(`${gaps} without data`);
+      if (rx.resets.length) parts.push(`${rx.resets.length} counter resets`);
+      if (!known.length) parts.push("nothing was measured in this range");
+      this.note.textContent = parts.join(" · ");
+    }
+  }
+
+  for (const box of document.querySelectorAll(".chart")) {
+    const chart = new Chart(box);
+    chart.refresh();
+    setInterval(() => { if (!document.hidden && chart.seconds <= 86400) chart.refresh(); }, 10_000);
+  }
+})();
