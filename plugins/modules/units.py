@@ -19,6 +19,11 @@ description:
   - A unit that does not start fails the task with the unit's last journal lines.
 options:
   units: {description: Units in the order in which they start., type: list, elements: str, required: true}
+  started_by_others:
+    description: Units that a timer or another unit starts; of these systemd only reads again what changed on disk.
+    type: list
+    elements: str
+    default: []
   restart: {description: Restart these of them although they run., type: list, elements: str, default: []}
   reload: {description: Reload these of them unless restarted or started anyway., type: list, elements: str, default: []}
 attributes:
@@ -85,6 +90,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "str", "required": True},
+            "started_by_others": {"type": "list", "elements": "str", "default": []},
             "restart": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
         },
@@ -94,11 +100,11 @@ def main() -> None:
     for option in ("restart", "reload"):
         if strangers := set(module.params[option]) - set(units):
             module.fail_json(msg=f"{option}: {', '.join(sorted(strangers))} not in units")
-    found: list[dict[str, Any]] = states(module, units)
+    found: list[dict[str, Any]] = states(module, [*units, *module.params["started_by_others"]])
     actions: list[tuple[str, str]] = []
     if any(state["NeedDaemonReload"] == "yes" for state in found):
         actions.append(("daemon-reload", ""))
-    for unit, state in zip(units, found, strict=True):
+    for unit, state in zip(units, found, strict=False):
         if state["LoadState"] == "not-found" and not module.check_mode:
             module.fail_json(msg=f"{unit}: there is no such unit")
         if state["UnitFileState"] not in ENABLED:
