@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 
 Version = tuple[int, int, int]
 
@@ -55,6 +55,11 @@ def date(epoch: float, routeros: Version) -> str:
 
 def date_time(epoch: float, routeros: Version) -> str:
     """Date and time of day in one field."""
+    return _date_time(int(epoch), routeros)
+
+
+@lru_cache(maxsize=1 << 17)
+def _date_time(epoch: int, routeros: Version) -> str:
     return f"{date(epoch, routeros)} {moment(epoch):%H:%M:%S}"
 
 

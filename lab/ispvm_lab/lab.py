@@ -136,8 +136,9 @@ class Lab:
 
 def _raise_file_limit() -> None:
     """A thousand routers are two thousand sockets before the first client has come."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def notify_ready() -> None:

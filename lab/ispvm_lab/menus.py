@@ -236,12 +236,6 @@ def _log(view: View) -> Rows:
 # /interface
 
 
-def port_mac(port: Port) -> str:
-    """A locally made address that differs between any two ports of a seed."""
-    number = int(fraction(port.router.name, "mac") * (1 << 16)) << 8
-    return mac(0x481F2D << 24 | (number + port.index) & 0xFFFFFF)
-
-
 def _counters(passed: Passed) -> Row:
     received, sent = int(passed.rx_bits / 8), int(passed.tx_bits / 8)
     rx_packets, tx_packets = int(passed.rx_bits / PACKET_BITS), int(passed.tx_bits / PACKET_BITS)
@@ -275,7 +269,7 @@ def _interfaces(view: View) -> Rows:
             "actual-mtu": "1500",
             "l2mtu": "1584",
             "max-l2mtu": "9586",
-            "mac-address": port_mac(port),
+            "mac-address": port.mac,
             "link-downs": str(port.downs),
         }
         if port.down_at is not None:
@@ -326,8 +320,8 @@ def _ethernet(view: View) -> Rows:
             "default-name": port.spec.key,
             "mtu": "1500",
             "l2mtu": "1584",
-            "mac-address": port_mac(port),
-            "orig-mac-address": port_mac(port),
+            "mac-address": port.mac,
+            "orig-mac-address": port.mac,
             "arp": "enabled",
             "arp-timeout": "auto",
             "loop-protect": "default",
@@ -481,7 +475,7 @@ def _neighbours(view: View) -> Rows:
             "interface": port.spec.key,
             "address": link_address(port.peer) or far.spec.address,
             "address4": link_address(port.peer) or far.spec.address,
-            "mac-address": port_mac(port.peer),
+            "mac-address": port.peer.mac,
             "identity": far.name,
             "platform": "MikroTik",
             "version": f"{far.spec.routeros} ({'stable' if far.v7 else 'long-term'})",

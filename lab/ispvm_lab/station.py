@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import itertools
 import socket
 import ssl
 import struct
+from array import array
 from dataclasses import dataclass
 
 from .connection import Connection
@@ -21,10 +21,10 @@ API_SSL_PORT = 8729
 MAX_SESSIONS = 20
 _BACKLOG = 128
 _DISMISS_SECONDS = 5.0
-_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_SO_ATTACH_FILTER = 26
 # one classic BPF instruction, "return 0": whatever arrives is dropped before TCP sees it
-_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0), 8)
-_DROP_PROGRAM = struct.pack("@HP", 1, ctypes.addressof(_DROP_ALL))
+_DROP_ALL = array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
+_DROP_PROGRAM = struct.pack("@HP", 1, _DROP_ALL.buffer_info()[0])
 
 
 def deafen(sock: socket.socket) -> None:
@@ -121,7 +121,7 @@ class Station:
         self.booted = router.booted
 
     def _sockets(self) -> list[socket.socket]:
-        """Every socket of this router. The transports' own wrappers hide setsockopt on none of them."""
+        """Every socket of this router."""
         listening = [sock for server in self._servers for sock in server.sockets]
         return [*listening, *(connection.socket for connection in self.connections)]
 

@@ -38,15 +38,12 @@ def encode_sentence(*words: bytes) -> bytes:
 
 def encode_row(row: Mapping[str, str], tail: bytes, codepage: str = "utf-8") -> bytes:
     """A `!re` sentence: one `=name=value` word a field, then `tail` (the tag's encoded word, or nothing)."""
-    parts = [b"\x03!re"]
-    for name, value in row.items():
-        word = f"={name}={value}".encode(codepage, errors="replace")
-        length = len(word)
-        parts.append(bytes((length,)) if length < 0x80 else encode_length(length))
-        parts.append(word)
-    parts.append(tail)
-    parts.append(b"\x00")
-    return b"".join(parts)
+    words = [f"={name}={value}" for name, value in row.items()]
+    text = "".join([chr(len(word)) + word for word in words])
+    if text.isascii() and max(map(len, words), default=0) < 0x80:  # nearly always: lengths and words encoded at once
+        return b"".join((b"\x03!re", text.encode("ascii"), tail, b"\x00"))
+    encoded = [encode_word(word.encode(codepage, errors="replace")) for word in words]
+    return b"".join((b"\x03!re", *encoded, tail, b"\x00"))
 
 
 async def read_word(reader: StreamReader) -> bytes:

@@ -59,8 +59,8 @@ class Port:
     rx: Flow
     tx: Flow
     wireless: bool
+    mac: str = ""
     peer: Port | None = None
-    link: str = ""
     enabled: bool = True
     running: bool = True
     downs: int = 0
@@ -69,7 +69,8 @@ class Port:
     cuts: set[str] = field(default_factory=set)
     error_share: float = 0.0  # of the packets received
     drop_share: float = 0.0  # of the packets sent
-    _since: float = 0.0
+    _rx_start: float = 0.0  # the flows' volumes when `_passed` was written down
+    _tx_start: float = 0.0
     _passed: Passed = field(default_factory=lambda: Passed(0.0, 0.0, 0.0, 0.0))
 
     def passed(self, at: float) -> Passed:
@@ -77,8 +78,8 @@ class Port:
         before = self._passed
         if not self.running:
             return before
-        received = self.rx.volume(at) - self.rx.volume(self._since)
-        sent = self.tx.volume(at) - self.tx.volume(self._since)
+        received = self.rx.volume(at) - self._rx_start
+        sent = self.tx.volume(at) - self._tx_start
         return Passed(
             before.rx_bits + received,
             before.tx_bits + sent,
@@ -92,11 +93,21 @@ class Port:
 
     def reset(self, at: float) -> None:
         """Counters to zero."""
-        self._passed, self._since = Passed(0.0, 0.0, 0.0, 0.0), at
+        self._begin(Passed(0.0, 0.0, 0.0, 0.0), at)
 
     def settle(self, at: float) -> None:
         """Write down what has passed: from now on something is different."""
-        self._passed, self._since = self.passed(at), at
+        self._begin(self.passed(at), at)
+
+    def _begin(self, passed: Passed, at: float) -> None:
+        self._passed = passed
+        self._rx_start, self._tx_start = self.rx.volume(at), self.tx.volume(at)
+
+    def carry(self, rx: Flow, tx: Flow, at: float) -> None:
+        """From now on this much comes and goes."""
+        passed = self.passed(at)
+        self.rx, self.tx = rx, tx
+        self._begin(passed, at)
 
     def misread(self, share: float, at: float) -> None:
         """From now on that share of the packets received is broken."""
@@ -370,16 +381,17 @@ class World:
                 port = Port(router, spec, index, rx, tx, wireless)
                 port.error_share = between(0.2, 4, router.name, index) * (1e-6 if wireless else 1e-10)
                 port.drop_share = between(0.2, 4, router.name, index, "drops") * 1e-9
+                port.mac = mac((0x481F2D << 24 | int(fraction(router.name, "mac") * (1 << 16)) << 8) + index)
                 port.up_at = router.booted + 4
-                port.reset(router.booted)
                 router.ports[spec.key] = port
         for link in self.seed.links:
             a = self.routers[link.a.device].ports[link.a.interface]
             b = self.routers[link.b.device].ports[link.b.interface]
             a.peer, b.peer = b, a
-            a.link = b.link = link.name
-            for near, far in ((a, b), (b, a)):  # one flow, seen from both ends
-                near.rx = far.tx
+            a.rx, b.rx = b.tx, a.tx  # one flow, seen from both ends
+        for router in self.routers.values():
+            for port in router.ports.values():
+                port.reset(router.booted)
 
     def _link_flow(self, link: seeds.Link, source: Router, target: Router, mean: float) -> Flow:
         down, up = _RANK[target.spec.role], _RANK[source.spec.role]
@@ -479,11 +491,10 @@ class World:
     def unload(self, port: Port, sending: tuple[Flow, float]) -> None:
         """Let a port send and drop that again; the far end receives it."""
         now = self.clock.now()
-        port.settle(now)
-        port.tx, port.drop_share = sending
+        port.carry(port.rx, sending[0], now)
+        port.drop_share = sending[1]
         if port.peer is not None:
-            port.peer.settle(now)
-            port.peer.rx = port.tx
+            port.peer.carry(port.tx, port.peer.tx, now)
 
     def lose(self, adjacencies: Iterable[Adjacency], cause: str) -> None:
         """Make BGP sessions or OSPF adjacencies impossible, until `cause` is gone."""
