@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         while True:
             self.depth = await loop.run_in_executor(self.disk, self.spool.depth)
+            self.depth = replace(self.depth, dropped_batches=self.depth.dropped_batches + self.outbox.unwritten)
             routers = [poller.summary for poller in self.pollers]
             ok = sum(summary.state == "ok" for summary in routers)
             service.notify(f"STATUS={ok} of {len(routers)} routers answer, {self.depth.batches} batches to deliver")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
@@ -15,6 +17,7 @@ from ispvm_contract.identity import set_id
 from ispvm_agent.spool import Spool
 
 GATHER_SECONDS = 2.0
+_log = logging.getLogger("outbox")
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -38,6 +41,7 @@ class Outbox:
     def __init__(self, agent: ingest.Agent, spool: Spool, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""
         self.appended = asyncio.Event()  # set when there is something new to send
+        self.unwritten = 0  # batches lost because the disk did not take them
         self._agent = agent
         self._spool = spool
         self._disk = disk
@@ -125,12 +129,21 @@ class Outbox:
         self._confirmed.clear()
         self._carried.clear()
 
+    def encode(self, batch: ingest.Batch) -> bytes:
+        """The batch as it is stored and sent."""
+        return self._compressor.compress(_encoder.encode(batch))
+
     async def flush(self) -> None:
-        """Encode, compress and append what was gathered; it is on disk when this returns."""
+        """Encode, compress and append what was gathered; on disk when this returns, or counted as unwritten."""
         for batch in self.take():
-            body = self._compressor.compress(_encoder.encode(batch))
-            await asyncio.get_running_loop().run_in_executor(self._disk, self._spool.append, batch.id, body)
-            self.appended.set()
+            append = self._spool.append
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._disk, append, batch.id, self.encode(batch))
+            except sqlite3.Error as error:  # the disk is full or broken; the next batch may fare better
+                _log.error("a batch is lost, the spool cannot be written: %s", error)
+                self.unwritten += 1
+            else:
+                self.appended.set()
 
     async def run(self) -> None:
         """Flush every two seconds, and once more when cancelled."""

@@ -28,6 +28,7 @@ _WITHHELD = (
     "routes, ARP, neighbours, logs, users, MAC addresses: never asked for",
 )
 _ALSO = ("device.up", "device.api.up", "device.poll.duration_ms", "device.poll.bytes")
+_COMPLETE = frozenset({"resource", "interfaces", "clock"})  # every router can tell all that these ask for
 _ALSO_EVENTS = ("device.reachable.changed", "device.api.changed", "device.rebooted")
 
 
@@ -174,7 +175,7 @@ async def _examine_collectors(session: Session, verdicts: dict[str, Any]) -> dic
             seen = {key for row in reply.rows for key in row}
             if reply.trap is not None:
                 verdict |= {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": _menu_fix(reply.trap)}
-            elif reply.rows and (missing := [name for name in command.fields if name not in seen]):
+            elif collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
                 verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
         verdicts[collector.name] = verdict
     state = {"state": "ok", "version": resource.rows[0]["version"], "bytes": session.received_bytes}

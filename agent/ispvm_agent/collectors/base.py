@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -62,6 +62,15 @@ class Entity:
     key: str
     name: str
     attributes: Attributes
+
+
+def unique(key: str, hint: str, taken: Container[str]) -> str:
+    """A key nobody has yet: `key`, or the like of "ether1 (bridge)" when something else is called the same."""
+    if key in taken:
+        key = f"{key[:120]} ({hint[:120]})"
+    while key in taken:
+        key += "'"
+    return key
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from ispvm_agent.collectors.base import (
     Table,
     Tier,
     Version,
+    unique,
 )
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
@@ -48,8 +49,8 @@ def peers_v6(rows: list[values.Row]) -> list[Peer]:
         up = state == "established"
         peers.append(
             Peer(
-                name=row.get("name") or row.get("remote-address", "?"),
-                remote=row.get("remote-address", ""),
+                name=values.text(row, "name") or values.text(row, "remote-address") or "?",
+                remote=values.text(row, "remote-address"),
                 remote_as=values.integer(row, "remote-as"),
                 state=state if state in STATES else None,
                 uptime=values.duration(row.get("uptime")) if up else None,
@@ -73,12 +74,12 @@ def peers_v7(connections: list[values.Row], sessions: list[values.Row]) -> list[
     unmatched = list(sessions)
     peers = []
     for connection in connections:
-        name, remote = connection.get("name", "?"), _address(connection.get("remote.address", ""))
+        name, remote = values.text(connection, "name") or "?", _address(values.text(connection, "remote.address"))
         remote_as = values.integer(connection, "remote.as")
         mine = [
             session
             for session in unmatched
-            if re.sub(r"-\d+$", "", session.get("name", "")) == name
+            if re.sub(r"-\d+$", "", values.text(session, "name")) == name
             and (not remote or _address(session.get("remote.address", "")) in ("", remote))
         ]
         if values.boolean(connection, "disabled"):
@@ -89,9 +90,11 @@ def peers_v7(connections: list[values.Row], sessions: list[values.Row]) -> list[
             live = next((session for session in mine if values.boolean(session, "established")), None)
             peers.append(_session(name, remote, remote_as, live))
     for session in unmatched:
-        remote = _address(session.get("remote.address", ""))
+        remote = _address(values.text(session, "remote.address"))
         live = session if values.boolean(session, "established") else None
-        peers.append(_session(session.get("name") or remote or "?", remote, values.integer(session, "remote.as"), live))
+        peers.append(
+            _session(values.text(session, "name") or remote or "?", remote, values.integer(session, "remote.as"), live)
+        )
     return peers
 
 
@@ -135,7 +138,7 @@ class Bgp(Stateless):
             peers = peers_v7(replies[Command.BGP_CONNECTIONS_V7].rows, replies[Command.BGP_SESSIONS_V7].rows)
         by_key: dict[str, Peer] = {}
         for peer in peers:
-            by_key[peer.name if peer.name not in by_key else f"{peer.name} ({peer.remote})"] = peer
+            by_key[unique(peer.name, peer.remote, by_key)] = peer
         found = Findings()
         if not by_key:
             self._states = {}

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from ispvm_contract.ingest import Value
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Stateless, Table, Tier, Version
+from ispvm_agent.collectors.base import (
+    Entity,
+    Findings,
+    Happening,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+    unique,
+)
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import SUBSCRIBER_TYPES, Command
 
@@ -19,7 +30,16 @@ _COUNTERS = {
 }
 _RATES = {"interface.rx_bps": 0, "interface.tx_bps": 1}  # position of the byte counter among _COUNTERS
 _Counts = tuple[int | None, ...]
+_MAX_BPS = 10**14
 _CLOCK_TOLERANCE = 2.5  # seconds by which uptime, printed in whole seconds, may differ from our interval
+
+
+def _rate(old: int | None, new: int | None, interval: float | None) -> int | None:
+    """Bits a second; None where a value is missing or no port could carry so much."""
+    if old is None or new is None or not interval:
+        return None
+    rate = round((new - old) * 8 / interval)
+    return rate if rate <= _MAX_BPS else None
 
 
 class Interfaces(Stateless):
@@ -59,12 +79,11 @@ class Interfaces(Stateless):
         counts_now: dict[str, _Counts] = {}
         running_now: dict[str, bool | None] = {}
         for row in reply.rows:
-            name = row.get("name", "")
-            if not name or row.get("type") in SUBSCRIBER_TYPES:
+            name, kind = values.text(row, "name"), values.text(row, "type")
+            if not name or kind in SUBSCRIBER_TYPES:
                 continue
-            key = row.get("default-name") or name
-            if key in counts_now:  # somebody named a bridge like another port's default name
-                key = f"{key} ({name})"
+            # Somebody may have named a bridge like another port's default name.
+            key = unique(values.text(row, "default-name") or name, kind, counts_now)
             counts = tuple(values.integer(row, field) for field in _COUNTERS.values())
             before = self._counts.get(key)
             backwards = before is not None and any(
@@ -75,9 +94,8 @@ class Interfaces(Stateless):
                 if not moment.rebooted:
                     found.events.append(Happening("interface.counter.reset", "interface", "info", key))
             for metric, position in _RATES.items():
-                new, old = counts[position], before[position] if before else None
-                usable = interval is not None and new is not None and old is not None and not backwards
-                columns[metric].append(round((new - old) * 8 / interval) if usable else None)  # type: ignore[operator]
+                old = before[position] if before is not None and not backwards else None
+                columns[metric].append(_rate(old, counts[position], interval))
             for metric, count in zip(_COUNTERS, counts, strict=True):
                 columns[metric].append(count)
             running, disabled = values.boolean(row, "running"), values.boolean(row, "disabled")
@@ -86,10 +104,10 @@ class Interfaces(Stateless):
             self._note_link(found, key, running)
             keys.append(key)
             counts_now[key], running_now[key] = counts, running
-            found.entities.append(Entity("interface", key, name, {"type": row.get("type")}))
+            found.entities.append(Entity("interface", key, name, {"type": kind or None}))
         self._counts, self._running = counts_now, running_now
-        if keys:
-            seen = {metric: column for metric, column in columns.items() if any(v is not None for v in column)}
+        seen = {metric: column for metric, column in columns.items() if any(v is not None for v in column)}
+        if seen:
             found.tables.append(
                 Table("interface", keys, seen, interval, reset, "good" if quality_good else "estimated")
             )

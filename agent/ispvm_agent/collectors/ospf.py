@@ -8,7 +8,7 @@ from typing import Any
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Table, Tier, Version
+from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Table, Tier, Version, unique
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 
@@ -53,15 +53,11 @@ class Ospf:
         now = reply.midpoint + moment.wall_offset
         rows: dict[str, values.Row] = {}
         for row in reply.rows:
-            where = row.get("interface") or row.get("address", "")
-            key = f"{row.get('router-id', '?')}@{where}"
+            router_id, address = values.text(row, "router-id")[:120] or "?", values.text(row, "address")
+            interface = values.text(row, "interface")
+            key = unique(f"{router_id}@{(interface or address)[:120]}", address, rows)
             rows[key] = row
-            self._expected[key] = {
-                "router_id": row.get("router-id"),
-                "address": row.get("address"),
-                "interface": row.get("interface"),
-                "seen": now,
-            }
+            self._expected[key] = {"router_id": router_id, "address": address, "interface": interface, "seen": now}
         self._expected = {k: v for k, v in self._expected.items() if now - v["seen"] < FORGET_SECONDS}
         found = Findings()
         if not self._expected:

@@ -41,7 +41,7 @@ class Resource(Stateless):
         row = first(replies[Command.RESOURCE])
         total, free = values.integer(row, "total-memory"), values.integer(row, "free-memory")
         about = {"routeros": "version", "architecture": "architecture-name", "model": "board-name"}
-        found = Findings(about={ours: row[theirs] for ours, theirs in about.items() if row.get(theirs)})
+        found = Findings(about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))})
         found.device = present(
             device__uptime_seconds=moment.uptime,
             device__cpu_pct=values.number(row, "cpu-load"),
@@ -65,7 +65,7 @@ class Identity(Stateless):
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """Its name, only ever a text."""
-        name = first(replies[Command.IDENTITY]).get("name")
+        name = values.text(first(replies[Command.IDENTITY]), "name")
         return Findings(about={"identity": name} if name else {})
 
 
@@ -84,7 +84,7 @@ class Routerboard(Stateless):
         """Model and serial number where there are any."""
         row = first(replies[Command.ROUTERBOARD])
         about = {"model": "model", "serial": "serial-number"}
-        return Findings(about={ours: row[theirs] for ours, theirs in about.items() if row.get(theirs)})
+        return Findings(about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))})
 
 
 class Health(Stateless):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 
 Row = dict[str, str]
 _DURATION = re.compile(
@@ -20,12 +21,22 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _OFFSET = re.compile(r"([+-])(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
+def text(row: Row, key: str) -> str:
+    """A name or other short text: without control characters (identities with NULs exist), at most 255 characters.
+
+    "" when absent.
+    """
+    found = row.get(key, "")
+    return (found if found.isprintable() else "".join(filter(str.isprintable, found)))[:255]
+
+
 def integer(row: Row, key: str) -> int | None:
-    """A whole number."""
+    """A whole number that fits into 64 bits with sign, as the server stores it."""
     try:
-        return int(row[key])
+        found = int(row[key])
     except (KeyError, ValueError):
         return None
+    return found if -(1 << 63) <= found < 1 << 63 else None
 
 
 def number(row: Row, key: str) -> float | None:
@@ -34,7 +45,7 @@ def number(row: Row, key: str) -> float | None:
         value = float(row[key])
     except (KeyError, ValueError):
         return None
-    return value if abs(value) < float("inf") else None
+    return value if isfinite(value) else None
 
 
 def boolean(row: Row, key: str) -> bool | None:
@@ -51,6 +62,8 @@ def duration(text: str | None) -> float | None:
     if not parts:
         return None
     total = sum(float(value) * _SECONDS[name] for name, value in parts.items())
+    if not isfinite(total):
+        return None
     return -total if match["sign"] else total
 
 

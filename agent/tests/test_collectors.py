@@ -1,0 +1,394 @@
+"""What collectors make of replies, without a network."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ispvm_agent.collectors import catalogue
+from ispvm_agent.collectors.base import Collector, Findings, Happening, Moment, Table
+from ispvm_agent.collectors.bgp import STATES as BGP_STATES
+from ispvm_agent.collectors.bgp import Bgp, peers_v7
+from ispvm_agent.collectors.counts import Connections, DhcpLeases, PppSessions
+from ispvm_agent.collectors.interfaces import Interfaces
+from ispvm_agent.collectors.ospf import FORGET_SECONDS, Ospf
+from ispvm_agent.collectors.ospf import STATES as OSPF_STATES
+from ispvm_agent.collectors.system import Clock, Health, Identity, Ntp, Resource, Routerboard
+from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.session import Reply
+from ispvm_contract.registry import registry
+
+V6, V7 = (6, 49), (7, 22)
+
+
+def answer(*rows: dict[str, str], sent: float = 0.0, took: float = 0.0, ret: str | None = None) -> Reply:
+    return Reply(sent=sent, rows=list(rows), ret=ret, done=sent + took)
+
+
+def publish(
+    collector: Collector, *replies: Reply, version: tuple[int, int] = V7, moment: Moment | None = None
+) -> Findings:
+    commands = collector.ask(version)
+    return collector.publish(dict(zip(commands, replies, strict=True)), moment or Moment(wall_offset=time.time()))
+
+
+def column(table: Table, name: str) -> dict[str, Any]:
+    return dict(zip(table.keys, table.columns[name], strict=True))
+
+
+def port(name: str, rx: int | None = 0, tx: int | None = 0, **more: str) -> dict[str, str]:
+    row = {"name": name, "type": "ether", "running": "true", "disabled": "false", **more}
+    return row | {k: str(v) for k, v in {"rx-byte": rx, "tx-byte": tx}.items() if v is not None}
+
+
+# all of them
+
+
+def test_everything_published_is_declared_and_in_the_registry() -> None:
+    known = registry()
+    facts = {"routeros", "architecture", "model", "identity", "serial"}
+    for collector in catalogue():
+        for name in collector.publishes:
+            assert name in known.metrics or name in known.events or name in facts, name
+            if name in known.metrics:
+                assert "routeros_api" in known.metrics[name].sources
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([V6, V7]), st.data())
+def test_no_collector_breaks_on_rows_of_nonsense(version: tuple[int, int], data: st.DataObject) -> None:
+    """Any field may be missing or hold any text; what is published is declared, of the right type, never invented."""
+    known = registry()
+    for collector in catalogue():
+        for at in (1.0, 31.0):
+            commands = collector.ask(version)
+            replies = {}
+            for command in commands:
+                fields = st.sampled_from(command.fields) if command.fields else st.just("x")
+                words = st.sampled_from(
+                    [
+                        "",
+                        "9" * 30,
+                        "9" * 400 + "w",
+                        "a\0b",
+                        "x" * 300,
+                        "true",
+                        "no",
+                        "1",
+                        "-5",
+                        "ether1",
+                        "established",
+                        "7.2",
+                        "1w2d",
+                        "ü",
+                        "Full",
+                    ]
+                )
+                rows = data.draw(st.lists(st.dictionaries(fields, words | st.text(max_size=5), min_size=1), max_size=4))
+                ret = data.draw(st.none() | words)
+                replies[command] = answer(*rows, sent=at, took=0.1, ret=ret)
+            found = collector.publish(replies, Moment(wall_offset=1e9, uptime=at))
+            assert set(found.device) | set(found.about) <= set(collector.publishes)
+            assert None not in found.device.values()
+            for table in found.tables:
+                assert set(table.columns) <= set(collector.publishes)
+                assert len(set(table.keys)) == len(table.keys)
+                assert {len(values) for values in table.columns.values()} == {len(table.keys)}
+                for name, values in table.columns.items():
+                    assert all(0 < len(key) <= 255 and key.isprintable() for key in table.keys)
+                    assert msgspec.msgpack.encode(values)
+                    for value in values:
+                        assert known.metrics[name].type != "bool" or value is None or isinstance(value, bool)
+            assert {event.name for event in found.events} <= set(collector.publishes)
+
+
+# interfaces
+
+
+def test_rates_over_the_interval() -> None:
+    collector = Interfaces()
+    first = publish(collector, answer(port("ether1", 1000, 500), sent=0), moment=Moment(0, uptime=100)).tables[0]
+    assert "interface.rx_bps" not in first.columns
+    second = publish(collector, answer(port("ether1", 4750, 500), sent=30), moment=Moment(0, uptime=130)).tables[0]
+    assert second.interval_s == 30
+    assert column(second, "interface.rx_bps") == {"ether1": 1000}
+    assert column(second, "interface.tx_bps") == {"ether1": 0}
+    assert second.reset == []
+    assert second.quality == "good"
+
+
+def test_absent_counters_stay_absent() -> None:
+    collector = Interfaces()
+    publish(collector, answer(port("ether1", None, 5), sent=0), moment=Moment(0, uptime=1))
+    table = publish(collector, answer(port("ether1", None, 10), sent=8), moment=Moment(0, uptime=9)).tables[0]
+    assert "interface.rx_bps" not in table.columns
+    assert "interface.rx_errors_total" not in table.columns
+    assert column(table, "interface.tx_bps") == {"ether1": 5}
+
+
+def test_a_decrease_is_a_reset_of_that_interface_only() -> None:
+    collector = Interfaces()
+    publish(collector, answer(port("ether1", 1000, 10), port("ether2", 1000, 10)), moment=Moment(0, uptime=1))
+    found = publish(
+        collector, answer(port("ether1", 999, 20), port("ether2", 2000, 20), sent=10), moment=Moment(0, uptime=11)
+    )
+    table = found.tables[0]
+    assert table.reset == [0]
+    assert column(table, "interface.rx_bps") == {"ether1": None, "ether2": 800}
+    assert column(table, "interface.tx_bps") == {"ether1": None, "ether2": 8}
+    assert found.events == [Happening("interface.counter.reset", "interface", "info", "ether1")]
+
+
+def test_a_reboot_gives_no_rates_and_no_flood_of_reset_events() -> None:
+    collector = Interfaces()
+    publish(collector, answer(port("ether1", 1000, 10)), moment=Moment(0, uptime=500))
+    found = publish(collector, answer(port("ether1", 5, 5), sent=60), moment=Moment(0, uptime=20, rebooted=True))
+    assert found.tables[0].interval_s is None
+    assert found.tables[0].reset == [0]
+    assert found.events == []
+
+
+def test_a_port_that_vanished_and_returned_gives_no_spike() -> None:
+    collector = Interfaces()
+    for at, rows in (
+        (0, [port("ether1", 10), port("lte1", 10)]),
+        (10, [port("ether1", 20)]),
+        (20, [port("ether1", 30), port("lte1", 10**12)]),
+    ):
+        found = publish(collector, answer(*rows, sent=at), moment=Moment(0, uptime=at + 1))
+    assert column(found.tables[0], "interface.rx_bps") == {"ether1": 8, "lte1": None}
+
+
+def test_where_the_clocks_disagree_the_routers_counts_and_it_is_said() -> None:
+    collector = Interfaces()
+    publish(collector, answer(port("ether1", 0), sent=0), moment=Moment(0, uptime=100))
+    table = publish(collector, answer(port("ether1", 1000), sent=30), moment=Moment(0, uptime=110)).tables[0]
+    assert table.interval_s == 10
+    assert table.quality == "estimated"
+
+
+def test_key_is_the_default_name_and_stays_unique() -> None:
+    rows = [port("uplink") | {"default-name": "ether1"}, port("ether1", type="bridge"), port("no")]
+    found = publish(Interfaces(), answer(*rows))
+    assert found.tables[0].keys == ["ether1", "ether1 (bridge)", "no"]
+    assert next((entity.key, entity.name) for entity in found.entities) == ("ether1", "uplink")
+
+
+def test_subscriber_interfaces_are_left_out() -> None:
+    found = publish(Interfaces(), answer(port("ether1"), port("<pppoe-jane>", type="pppoe-in")))
+    assert found.tables[0].keys == ["ether1"]
+    assert all("jane" not in entity.name for entity in found.entities)
+
+
+def test_link_change_is_an_event() -> None:
+    collector = Interfaces()
+    publish(collector, answer(port("ether1")))
+    found = publish(collector, answer(port("ether1", running="false"), sent=30))
+    assert found.events == [Happening("interface.oper.changed", "interface", "warning", "ether1", "up", "down")]
+
+
+# bgp
+
+
+def test_bgp_v6() -> None:
+    found = publish(
+        Bgp(),
+        answer(
+            {"name": "a", "remote-address": "192.0.2.1", "remote-as": "64500", "state": "established", "uptime": "1m",
+             "prefix-count": "5", "disabled": "false"},
+            {"name": "b", "remote-address": "192.0.2.2", "state": "opensent", "disabled": "false"},
+            {"name": "c", "remote-address": "192.0.2.3", "disabled": "true", "state": "idle"},
+        ),
+        version=V6,
+    )  # fmt: skip
+    table = found.tables[0]
+    assert column(table, "bgp.peer.up") == {"a": True, "b": False, "c": None}
+    assert column(table, "bgp.peer.state")["b"] == BGP_STATES.index("opensent")
+    assert column(table, "bgp.peer.prefixes_in") == {"a": 5, "b": None, "c": None}
+    assert column(table, "bgp.peer.uptime_seconds") == {"a": 60, "b": None, "c": None}
+    assert found.entities[0].attributes == {"remote_address": "192.0.2.1", "remote_as": 64500}
+
+
+def test_bgp_v7_joins_sessions_with_what_is_configured() -> None:
+    connections = [
+        {"name": "up", "remote.address": "192.0.2.1/32", "remote.as": "64500"},
+        {"name": "gone", "remote.address": "192.0.2.2"},
+        {"name": "cached", "remote.address": "192.0.2.3"},
+        {"name": "off", "remote.address": "192.0.2.4", "disabled": "true"},
+        {"name": "listener", "remote.address": "198.51.100.0/24"},
+        {"name": "up-2", "remote.address": "192.0.2.9"},
+    ]
+    sessions = [
+        {"name": "up-1", "remote.address": "192.0.2.1", "established": "true", "uptime": "5s", "prefix-count": "3"},
+        {"name": "cached-1", "remote.address": "192.0.2.3", "prefix-count": "0"},
+        {"name": "off-1", "remote.address": "192.0.2.4", "established": "true"},
+        {"name": "listener-1", "remote.address": "198.51.100.7", "established": "true"},
+        {"name": "up-2-1", "remote.address": "192.0.2.9", "established": "true"},
+    ]
+    peers = {peer.name: peer for peer in peers_v7(connections, sessions)}
+    assert {name: peer.state for name, peer in peers.items()} == {
+        "up": "established", "gone": "idle", "cached": "idle", "off": None, "listener-1": "established",
+        "up-2": "established",
+    }  # fmt: skip
+    assert peers["up"].prefixes_in == 3
+    assert peers["up"].remote_as == 64500
+    assert peers["cached"].prefixes_in is None
+
+
+def test_bgp_change_is_an_event_and_a_disabled_peer_none() -> None:
+    collector = Bgp()
+    connection = {"name": "a", "remote.address": "192.0.2.1"}
+    session = {"name": "a-1", "remote.address": "192.0.2.1", "established": "true"}
+    publish(collector, answer(connection), answer(session))
+    lost = publish(collector, answer(connection), answer())
+    assert lost.events == [Happening("bgp.peer.state.changed", "bgp_peer", "critical", "a", "established", "idle")]
+    disabled = publish(collector, answer(connection | {"disabled": "true"}), answer())
+    assert disabled.events == []
+
+
+# ospf
+
+
+def neighbor(state: str = "Full", **more: str) -> dict[str, str]:
+    return {"router-id": "10.255.0.2", "address": "10.0.0.2", "interface": "ether1", "state": state} | more
+
+
+def test_ospf_neighbour_that_vanishes_is_down_until_it_returns() -> None:
+    collector = Ospf()
+    key = "10.255.0.2@ether1"
+    up = publish(collector, answer(neighbor(adjacency="1h"))).tables[0]
+    assert column(up, "ospf.neighbor.up") == {key: True}
+    assert column(up, "ospf.neighbor.uptime_seconds") == {key: 3600}
+    lost = publish(collector, answer(sent=60))
+    assert column(lost.tables[0], "ospf.neighbor.up") == {key: False}
+    assert column(lost.tables[0], "ospf.neighbor.state") == {key: OSPF_STATES.index("down")}
+    assert column(lost.tables[0], "ospf.neighbor.uptime_seconds") == {key: None}
+    assert [(event.old, event.new) for event in lost.events] == [("full", "down")]
+    assert [(e.old, e.new) for e in publish(collector, answer(neighbor(), sent=120)).events] == [("down", "full")]
+
+
+def test_ospf_expectation_survives_a_restart_and_is_forgotten_after_a_week() -> None:
+    before = Ospf()
+    publish(before, answer(neighbor()))
+    after = Ospf()
+    after.restore(before.learned())
+    assert column(publish(after, answer()).tables[0], "ospf.neighbor.up") == {"10.255.0.2@ether1": False}
+    later = publish(after, answer(), moment=Moment(wall_offset=time.time() + FORGET_SECONDS + 1))
+    assert later.tables == []
+
+
+@pytest.mark.parametrize(
+    ("row", "version", "up"),
+    [
+        (neighbor("2-Way", **{"dr-address": "10.0.0.8", "backup-dr-address": "10.0.0.9"}), V6, True),
+        (neighbor("2-Way", **{"dr-address": "10.0.0.2", "backup-dr-address": "10.0.0.9"}), V6, False),
+        (neighbor("TwoWay"), V7, True),
+        (neighbor("ExStart"), V7, False),
+        (neighbor("Strange"), V7, None),
+    ],
+)
+def test_ospf_two_way(row: dict[str, str], version: tuple[int, int], up: bool | None) -> None:
+    table = publish(Ospf(), answer(row), version=version).tables[0]
+    assert column(table, "ospf.neighbor.up") == {"10.255.0.2@ether1": up}
+
+
+def test_router_without_ospf_publishes_nothing() -> None:
+    assert publish(Ospf(), answer()) == Findings()
+
+
+# counts
+
+
+def test_counts() -> None:
+    collector = PppSessions()
+    assert publish(collector, answer(ret="800", sent=0)).device == {"pppoe.sessions.active": 800}
+    assert publish(collector, answer(ret="740", sent=120)).device == {
+        "pppoe.sessions.active": 740, "pppoe.sessions.churn_per_min": 30.0,
+    }  # fmt: skip
+    assert publish(DhcpLeases(), answer(ret="0")).device == {"dhcp.leases.active": 0}
+    assert publish(Connections(), answer(ret=None)).device == {}
+    assert publish(Connections(), answer(ret="many")).device == {}
+
+
+# system
+
+
+def test_resource() -> None:
+    row = {
+        "version": "7.22.2 (stable)",
+        "cpu-load": "7",
+        "free-memory": "600",
+        "total-memory": "1000",
+        "board-name": "CHR",
+    }
+    found = publish(Resource(), answer(row), moment=Moment(0, uptime=60.0))
+    assert found.device == {
+        "device.uptime_seconds": 60.0, "device.cpu_pct": 7.0,
+        "device.mem_total_bytes": 1000, "device.mem_used_bytes": 400,
+    }  # fmt: skip
+    assert found.about == {"routeros": "7.22.2 (stable)", "model": "CHR"}
+
+
+def test_identity_and_routerboard() -> None:
+    assert publish(Identity(), answer({"name": "no"})).about == {"identity": "no"}
+    assert publish(Routerboard(), answer({"routerboard": "false"})).about == {}
+    assert publish(Routerboard(), answer({"model": "RB5009", "serial-number": "123"})).about == {
+        "model": "RB5009",
+        "serial": "123",
+    }
+
+
+def test_health_of_both_kinds() -> None:
+    readings = {"psu1-state": "fail", "cpu-temperature": "51", "voltage": "24.1"}
+    rows = [{"name": name, "value": value, "type": ""} for name, value in readings.items()]
+    assert publish(Health(), answer(*rows)).device == {"device.temp_c": 51.0, "device.voltage_v": 24.1}
+    v6 = {"voltage": "24.1", "temperature": "35", "cpu-temperature": "60"}
+    assert publish(Health(), answer(v6), version=V6).device == {"device.temp_c": 35.0, "device.voltage_v": 24.1}
+    assert publish(Health(), answer({"state": "enabled"}), version=V6).device == {}
+    assert publish(Health(), answer()).device == {}
+
+
+@pytest.mark.parametrize(("offset", "shift"), [("+03:00", 3.0), ("-03:30", -3.5), ("+00:00", 0.0)])
+@pytest.mark.parametrize("style", ["%Y-%m-%d", "%b/%d/%Y"])
+def test_clock_skew_is_zone_safe(offset: str, shift: float, style: str) -> None:
+    now = datetime(2026, 3, 29, 1, 30, 10, tzinfo=UTC)
+    local = now + timedelta(hours=shift) + timedelta(seconds=42)
+    row = {"date": local.strftime(style).lower(), "time": local.strftime("%H:%M:%S"), "gmt-offset": offset}
+    found = publish(Clock(), answer(row, sent=5.0, took=0.2), moment=Moment(wall_offset=now.timestamp() - 5.1))
+    assert found.device == {"device.clock.skew_seconds": 42.5, "device.clock.uncertainty_seconds": 1.1}
+
+
+def test_lost_clock_and_unreadable_clock_are_unknown() -> None:
+    assert publish(Clock(), answer({"date": "jan/02/1970", "time": "00:00:05", "gmt-offset": "+00:00"})).device == {}
+    assert publish(Clock(), answer({"date": "?", "time": "00:00:05", "gmt-offset": "+00:00"})).device == {}
+
+
+NTP_V6 = {"enabled": "yes", "active-server": "10.0.0.1", "poll-interval": "15m"}
+
+
+@pytest.mark.parametrize(
+    ("row", "version", "synced"),
+    [
+        ({"enabled": "true", "status": "synchronized"}, V7, True),
+        ({"enabled": "true", "status": "waiting"}, V7, False),
+        ({"enabled": "false", "status": "stopped"}, V7, False),
+        ({"enabled": "true"}, V7, None),
+        (NTP_V6 | {"last-update-before": "12m29s740ms"}, V6, True),
+        (NTP_V6 | {"last-update-before": "2h"}, V6, False),
+        ({"enabled": "yes"}, V6, False),
+        ({}, V6, None),
+    ],
+)  # fmt: skip
+def test_ntp(row: dict[str, str], version: tuple[int, int], synced: bool | None) -> None:
+    expected = {} if synced is None else {"device.ntp.synced": synced}
+    assert publish(Ntp(), answer(row), version=version).device == expected
+
+
+def test_every_command_belongs_to_a_collector() -> None:
+    asked = {command for collector in catalogue() for version in (V6, V7) for command in collector.ask(version)}
+    assert asked == set(Command)

@@ -1,0 +1,189 @@
+"""Decoding, with librouteros as the oracle."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ispvm_agent.routeros import wire
+from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, decode_text, encode_length, encode_sentence
+from librouteros.exceptions import FatalError
+from librouteros.protocol import ApiProtocol, parse_word
+
+RESERVED = "\0"
+text = st.text(st.characters(codec="utf-8", exclude_characters=RESERVED), max_size=40)
+ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200)
+key = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="="), min_size=1, max_size=20)
+reply_word = st.sampled_from(["!re", "!done", "!trap", "!empty", "!something"])
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    at = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[a:b] for a, b in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def decode(data: bytes, cuts: list[int] | None = None) -> list[Sentence]:
+    decoder, found = Decoder(), []
+    for piece in pieces(data, cuts or []):
+        found += decoder.feed(piece)
+    return found
+
+
+class Memory:
+    """A transport of librouteros that reads from memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read(self, length: int) -> bytes:
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def close(self) -> None:
+        self.at = len(self.data)
+
+
+def oracle(data: bytes, count: int) -> list[tuple[str, dict[str, str]]]:
+    """What librouteros reads, its casts of values undone (they are by design, ours keeps text)."""
+    protocol = ApiProtocol(Memory(data), encoding="utf-8")
+    found = []
+    for _ in range(count):
+        reply, words = protocol.readSentence()
+        casts = dict(parse_word(word) for word in words)
+        raw = dict(word[1:].split("=", 1) for word in words)
+        assert casts.keys() == raw.keys()
+        found.append((reply, raw))
+    return found
+
+
+@given(st.lists(st.tuples(reply_word, st.dictionaries(key, ascii_text | text, max_size=8)), max_size=8), st.data())
+def test_same_as_librouteros_however_the_bytes_arrive(
+    sentences: list[tuple[str, dict[str, str]]], data: st.DataObject
+) -> None:
+    raw = b"".join(encode_sentence([reply, *(f"={k}={v}" for k, v in row.items())]) for reply, row in sentences)
+    cuts = data.draw(st.lists(st.integers(0, max(1, len(raw))), max_size=12))
+    ours = [(s.reply, s.attributes) for s in decode(raw, cuts)]
+    assert ours == oracle(raw, len(sentences))
+
+
+# Where the two differ, and why ours is what is wanted.
+
+
+def test_difference_tags() -> None:
+    """librouteros raises on `.tag=`; pipelining needs it."""
+    raw = encode_sentence(["!re", ".tag=7", "=name=a"])
+    assert decode(raw) == [Sentence("!re", "7", {"name": "a"}, [])]
+    with pytest.raises(ValueError, match="not enough values"):
+        parse_word(".tag=7")
+
+
+def test_difference_five_byte_length() -> None:
+    """librouteros does not know the form with 0xF0."""
+    word = b"=comment=x"
+    raw = b"\x03!re\xf0" + len(word).to_bytes(4, "big") + word + b"\0"
+    assert decode(raw)[0].attributes == {"comment": "x"}
+    with pytest.raises(Exception, match="controll byte"):
+        ApiProtocol(Memory(raw), encoding="utf-8").readSentence()
+
+
+def test_difference_undecodable_bytes_are_kept() -> None:
+    """librouteros drops bytes that are not its encoding, so that names collide; ours tries cp1252."""
+    word = "=name=Zürich".encode("cp1252")
+    raw = b"\x03!re" + bytes([len(word)]) + word + b"\0"
+    assert decode(raw)[0].attributes == {"name": "Zürich"}
+    assert ApiProtocol(Memory(raw), encoding="utf-8").readSentence()[1] == ("=name=Zrich",)
+
+
+def test_difference_attribute_without_value() -> None:
+    """librouteros raises on a word with one "="."""
+    assert decode(encode_sentence(["!re", "=flag"]))[0].attributes == {"flag": ""}
+    with pytest.raises(ValueError, match="not enough values"):
+        parse_word("=flag")
+
+
+def test_difference_fatal_has_a_bare_word() -> None:
+    raw = encode_sentence(["!fatal", "not logged in"])
+    assert decode(raw) == [Sentence("!fatal", "", {}, ["not logged in"])]
+    with pytest.raises(FatalError, match="not logged in"):
+        ApiProtocol(Memory(raw), encoding="utf-8").readSentence()
+
+
+def test_difference_empty_sentence_is_skipped() -> None:
+    """librouteros raises IndexError on a sentence without words."""
+    assert decode(b"\0\0" + encode_sentence(["!done"])) == [Sentence("!done", "", {}, [])]
+    with pytest.raises(IndexError):
+        ApiProtocol(Memory(b"\0"), encoding="utf-8").readSentence()
+
+
+# Lengths and limits
+
+
+@pytest.mark.parametrize(
+    ("length", "prefix"),
+    [
+        (0x7F, "7f"), (0x80, "8080"), (0x3FFF, "bfff"), (0x4000, "c04000"), (0x1FFFFF, "dfffff"),
+        (0x200000, "e0200000"), (0xFFFFFFF, "efffffff"), (0x10000000, "f010000000"), (0xFFFFFFFF, "f0ffffffff"),
+    ],
+)  # fmt: skip
+def test_length_prefixes(length: int, prefix: str) -> None:
+    assert encode_length(length).hex() == prefix
+
+
+def test_length_too_large_to_send() -> None:
+    with pytest.raises(WireError, match="cannot be sent"):
+        encode_length(1 << 32)
+
+
+@pytest.mark.parametrize("size", [0x7F, 0x80, 0x3FFF, 0x4000, 0x1FFFF])
+def test_long_words_byte_by_byte_boundaries(size: int) -> None:
+    value = "v" * size
+    raw = encode_sentence(["!re", f"=a={value}"])
+    assert decode(raw, [4, 5, 6, 7, len(raw) - 1]) == [Sentence("!re", "", {"a": value}, [])]
+
+
+def test_word_over_the_cap_is_refused_before_it_is_buffered() -> None:
+    with pytest.raises(WireError, match="at most"):
+        Decoder().feed(b"\x03!re" + encode_length(wire.MAX_WORD_BYTES + 1))
+
+
+def test_sentence_over_the_cap_is_refused() -> None:
+    decoder = Decoder()
+    word = encode_length(1 << 19) + b"=" * (1 << 19)
+    decoder.feed(b"\x03!re")
+    for _ in range(7):
+        assert decoder.feed(word) == []
+    with pytest.raises(WireError, match="sentence of more than"):
+        decoder.feed(word)
+
+
+@pytest.mark.parametrize("first", [0xF1, 0xF8, 0xFF])
+def test_reserved_control_bytes(first: int) -> None:
+    with pytest.raises(WireError, match="begins no length"):
+        Decoder().feed(bytes([first, 0, 0, 0, 0]))
+
+
+def test_empty_word_cannot_be_sent() -> None:
+    with pytest.raises(WireError, match="empty word"):
+        encode_sentence(["/login", ""])
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
+def test_garbage_gives_sentences_or_a_wire_error(data: bytes, cuts: list[int]) -> None:
+    try:
+        found = decode(data, cuts)
+    except WireError:
+        return
+    assert all(sentence.reply for sentence in found)
+
+
+@given(text)
+def test_utf8_survives(value: str) -> None:
+    assert decode_text(value.encode().decode("latin-1")) == value
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [(b"Z\xfcrich", "Zürich"), (b"5 \x80", "5 €"), (b"\x81", "\x81"), ("Узел".encode(), "Узел"), (b"plain", "plain")],
+)
+def test_text_of_unknown_encoding(raw: bytes, expected: str) -> None:
+    assert decode_text(raw.decode("latin-1")) == expected
