@@ -252,7 +252,7 @@ async def test_secrets_are_nowhere_they_do_not_belong(
             await running
     assert router.logins == 1
     assert server.authorizations == {f"Bearer {token}"}
-    on_disk = (tmp_path / "spool.sqlite3").read_bytes()  # noqa: ASYNC240
+    on_disk = (tmp_path / "spool.sqlite3").read_bytes()
     for hidden in (secret, token):
         assert hidden not in caplog.text
         assert hidden not in told

@@ -120,23 +120,22 @@ class Session(asyncio.Protocol):
             self._idle.set_result(None)
 
     def _dispatch(self, sentence: Sentence) -> None:
-        if sentence.reply == "!fatal":
-            text = " ".join(sentence.bare) or sentence.attributes.get("message", "no reason given")
-            self.close(RouterError("refused", f"the router ended the session: {text}"))
-            return
         tag = sentence.tag
         if not tag and len(self._pending) == 1:
             # One command in flight: the answer can only be to it, but this router does not echo tags.
             (tag,) = self._pending
-            self.tagged = False
+            self.tagged = self.tagged and sentence.reply == "!fatal"
         reply = self._pending.get(tag)
-        if reply is None:
-            self.close(RouterError("protocol", f"{sentence.reply} for tag {tag!r}, which nobody is waiting for"))
-        elif sentence.reply == "!re":
+        if reply is not None and sentence.reply == "!re":
             if len(reply.rows) >= MAX_ROWS:
                 self.close(RouterError("protocol", f"more than {MAX_ROWS} rows in one answer"))
             elif sentence.attributes:  # a row with none of the fields asked for says nothing
                 reply.rows.append(sentence.attributes)
+        elif sentence.reply == "!fatal":
+            text = " ".join(sentence.bare) or sentence.attributes.get("message", "no reason given")
+            self.close(RouterError("refused", f"the router ended the session: {text}"))
+        elif reply is None:
+            self.close(RouterError("protocol", f"{sentence.reply} for tag {tag!r}, which nobody is waiting for"))
         elif sentence.reply == "!trap":
             reply.trap = reply.trap or sentence.attributes.get("message", "no message")
         elif sentence.reply == "!done":

@@ -70,19 +70,17 @@ def decode_text(latin: str) -> str:
 class Decoder:
     """Turns whatever pieces the network delivers into sentences; work and memory stay linear in what was received."""
 
-    __slots__ = ("_attributes", "_bare", "_need", "_reply", "_size", "_tag", "_tail")
-
     def __init__(self) -> None:
         """At the beginning of a stream."""
         self._tail = bytearray()  # the beginning of a word that is not complete yet
         self._need = 0  # how long the tail must be before looking at it again pays
-        self._begin_sentence()
-
-    def _begin_sentence(self) -> None:
-        self._size = 0
+        self._size = 0  # of the sentence that is not complete yet, without the tail
         self._reply = self._tag = ""
         self._attributes: dict[str, str] = {}
         self._bare: list[str] = []
+        # Rows of one answer have the same keys in the same order, so each key is expected where it stood in the row
+        # before: (the word up to its value, how long that is, the key).
+        self._expected: list[tuple[str, int, str]] = []
 
     def feed(self, data: bytes) -> list[Sentence]:
         """All sentences that `data` completes, in order. Raises WireError; then the decoder is of no further use."""
@@ -94,47 +92,51 @@ class Decoder:
             self._tail.clear()
         # One character a byte: positions in `text` and `data` agree, and ASCII, nearly everything, is final.
         text = data.decode("latin-1")
-        ascii_only = data.isascii()
-        at, end, found = 0, len(data), []
-        reply, attributes = self._reply, self._attributes
+        as_sent = data.isascii()
+        reply, tag, attributes, bare = self._reply, self._tag, self._attributes, self._bare
+        expected, place = self._expected, len(attributes)
+        at, begin, end = 0, -self._size, len(data)
+        found: list[Sentence] = []
         while at < end:
             length, start = data[at], at + 1
             if length >= 0x80:
-                width = _prefix_width(length)
-                if at + width > end:
-                    self._need = width
+                start = at + _prefix_width(length)
+                if start > end:
+                    self._need = start - at
                     break
-                start = at + width
-                length = _long_length(data, at, width)
+                length = _long_length(data[at:start])
                 if length > MAX_WORD_BYTES:
                     raise WireError(f"a word of {length} bytes; at most {MAX_WORD_BYTES} are accepted")
             stop = start + length
             if stop > end:
                 self._need = stop - at
                 break
-            self._size += stop - at
-            if self._size > MAX_SENTENCE_BYTES:
-                raise WireError(f"a sentence of more than {MAX_SENTENCE_BYTES} bytes")
+            at = stop
             if not length:
                 if reply:
-                    found.append(Sentence(reply, self._tag, attributes, self._bare))
-                self._begin_sentence()
-                reply, attributes = "", self._attributes
+                    found.append(Sentence(reply, tag, attributes, bare))
+                reply, tag, attributes, bare, place, begin = "", "", {}, [], 0, at
             elif not reply:
-                reply = self._reply = text[start:stop]
+                reply = text[start:stop]
             elif data[start] == _EQUALS:
-                middle = text.find("=", start + 1, stop)
-                if middle < 0:  # "=key": an attribute without a value
-                    attributes[text[start + 1 : stop]] = ""
-                elif ascii_only:
-                    attributes[text[start + 1 : middle]] = text[middle + 1 : stop]
-                else:
-                    attributes[text[start + 1 : middle]] = decode_text(text[middle + 1 : stop])
+                prefix, width, key = expected[place] if place < len(expected) else ("", 0, "")
+                if not width or start + width > stop or not text.startswith(prefix, start):
+                    middle = text.find("=", start + 1, stop)
+                    if middle < 0:  # "=key": an attribute without a value
+                        middle = stop
+                    key, width = text[start + 1 : middle], middle + 1 - start
+                    expected[place:] = [(f"={key}=", width, key)]
+                value = text[start + width : stop]
+                attributes[key] = value if as_sent else decode_text(value)
+                place += 1
             elif text.startswith(".tag=", start, stop):
-                self._tag = text[start + 5 : stop]
+                tag = text[start + 5 : stop]
             else:
-                self._bare.append(decode_text(text[start:stop]))
-            at = stop
+                bare.append(decode_text(text[start:stop]))
+            if at - begin > MAX_SENTENCE_BYTES:
+                raise WireError(f"a sentence of more than {MAX_SENTENCE_BYTES} bytes")
+        self._reply, self._tag, self._attributes, self._bare = reply, tag, attributes, bare
+        self._size = at - begin
         if at < end:
             self._tail += data[at:]
         return found
@@ -153,9 +155,8 @@ def _prefix_width(first: int) -> int:
     raise WireError(f"0x{first:02x} begins no length known to this agent")
 
 
-def _long_length(data: bytes, at: int, width: int) -> int:
+def _long_length(prefix: bytes) -> int:
     """The word length in a prefix of 2 to 5 bytes."""
-    if width == 5:
-        return int.from_bytes(data[at + 1 : at + 5], "big")
-    mask = (1 << (7 * width)) - 1
-    return int.from_bytes(data[at : at + width], "big") & mask
+    if len(prefix) == 5:
+        return int.from_bytes(prefix[1:], "big")
+    return int.from_bytes(prefix, "big") & ((1 << (7 * len(prefix))) - 1)
