@@ -42,6 +42,10 @@ PACKAGES = (
     "sudo", "systemd", "systemd-sysv", "tzdata",
 )  # fmt: skip
 
+# Mounts propagate as on a real server: without this the kernel would hide the mounts that systemd makes for a unit's
+# credentials from the unit (in a container systemd leaves the root as the container manager made it: private).
+INIT = ("/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init")
+
 # Finishes the root: fresh identity at first boot, packages of the roles waiting in the apt cache.
 HOOK = Path(__file__).with_name("testhost-image.sh")
 
@@ -220,7 +224,7 @@ def up(name: str, address: str) -> None:
         limits.append(f"--ulimit=nproc={processes}:{processes}")
     podman(
         "run", "--detach", f"--name={name}", f"--hostname={name}", f"--label={LABEL}={ROOT}", "--privileged",
-        "--systemd=always", f"--network={NETWORK}:ip={address}", *limits, image(), "/sbin/init",
+        "--systemd=always", f"--network={NETWORK}:ip={address}", *limits, image(), *INIT,
     )  # fmt: skip
     wait_for(lambda: boot_state(name) in ("running", "degraded"), 60, f"{name} did not finish booting")
     if boot_state(name) == "degraded":
