@@ -56,6 +56,22 @@ class OspfNeighbor(Struct, forbid_unknown_fields=True):
     interface: str
 
 
+class Layout(Struct, forbid_unknown_fields=True):
+    """Where something stands on a drawn map: from the left and from the top, 0 to 1. No place on Earth."""
+
+    x: Annotated[float, Meta(ge=0, le=1)]
+    y: Annotated[float, Meta(ge=0, le=1)]
+
+
+class Source(Struct, forbid_unknown_fields=True):
+    """What a bundle was made from, when no person wrote it."""
+
+    kind: Literal["eve-ng"]
+    name: str
+    sha256: str
+    version: str
+
+
 class Device(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A router. `address` is its management address, on which the emulator answers."""
 
@@ -72,6 +88,7 @@ class Device(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ospf_neighbors: list[OspfNeighbor] = []
     pppoe_sessions: int = 0
     dhcp_leases: int = 0
+    layout: Layout | None = None
 
 
 class End(Struct, forbid_unknown_fields=True):
@@ -121,6 +138,7 @@ class Seed(Struct, forbid_unknown_fields=True, omit_defaults=True):
     dependencies: list[Dependency]
     probe_targets: list[ProbeTarget] = []
     alert_packs: list[str] = []
+    source: Source | None = None
 
 
 def check(seed: Seed) -> list[str]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from ispvm_contract import seed as seeds
 
+from . import eve
 from .control import Request, ask
 from .faults import KINDS
 from .lab import Lab, Override, notify_ready
@@ -65,6 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (add, clear, listing, status):
         verb.add_argument("--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help=f"default: {DEFAULT_STATE}")
 
+    importer = commands.add_parser("import-eve", help="make a seed of an EVE-NG lab file")
+    importer.add_argument("lab", type=Path, metavar="FILE.unl")
+    importer.add_argument("--output", type=Path, metavar="FILE.json", help="default: the lab's name with .json")
+    importer.add_argument("--tenant", default="lab:EVE-NG lab", metavar="KEY:NAME")
+    importer.add_argument("--site", default="lab:EVE-NG lab:0:0", metavar="KEY:NAME:LATITUDE:LONGITUDE")
+    for what in ("address", "loopback"):
+        importer.add_argument(
+            f"--{what}", action="append", default=[], metavar="NODE=ADDRESS", help="goes before the file's"
+        )
+    importer.set_defaults(run=_import_eve)
+
     check = commands.add_parser("check-seed", help="say what is wrong with a seed")
     check.add_argument("seed", type=Path, metavar="FILE")
     check.set_defaults(run=_check_seed)
@@ -88,6 +103,47 @@ async def _run(lab: Lab, override: Override | None) -> None:
         notify_ready()
         print(f"{len(lab.stations)} routers of seed {lab.world.seed.name} are listening", flush=True)
         await stop.wait()
+
+
+def _import_eve(options: argparse.Namespace) -> int:
+    made = eve.imported(eve.read(options.lab), _choices(options))
+    output = options.output or options.lab.with_suffix(".json")
+    text = json.dumps(msgspec.to_builtins(made.seed), indent=2, ensure_ascii=False) + "\n"
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if output.exists() and output.read_text(encoding="utf-8") == text:
+        print("unchanged")
+        return 0
+    output.write_text(text, encoding="utf-8")
+    print("changed")
+    return 0
+
+
+def _choices(options: argparse.Namespace) -> eve.Choices:
+    tenant, site = options.tenant.split(":"), options.site.split(":")
+    if len(tenant) != 2:
+        raise ValueError(f"--tenant: {options.tenant!r} is not KEY:NAME")
+    try:
+        key, name, latitude, longitude = site[0], site[1], float(site[2]), float(site[3])
+    except (ValueError, IndexError):
+        raise ValueError(f"--site: {options.site!r} is not KEY:NAME:LATITUDE:LONGITUDE") from None
+    return eve.Choices(
+        tenant=seeds.Tenant(*tenant),
+        site=seeds.Site(key, name, latitude, longitude),
+        addresses=_addresses("--address", options.address),
+        loopbacks=_addresses("--loopback", options.loopback),
+    )
+
+
+def _addresses(option: str, words: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for word in words:
+        node, _, address = word.partition("=")
+        try:
+            given[node.replace("_", "-")] = str(IPv4Address(address))
+        except ValueError:
+            raise ValueError(f"{option}: {word!r} is not NODE=ADDRESS with an IPv4 address") from None
+    return given
 
 
 def _check_seed(options: argparse.Namespace) -> int:

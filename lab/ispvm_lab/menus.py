@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
 from math import sin, tau
 
 from . import formats
@@ -404,6 +405,12 @@ def link_address(port: Port) -> str | None:
     return None
 
 
+def _link_length(address: str, port: Port) -> int:
+    """31 when both ends are in one /31, else 30."""
+    far = link_address(port.peer) if port.peer is not None else None
+    return 31 if far is not None and int(IPv4Address(address)) ^ int(IPv4Address(far)) == 1 else 30
+
+
 def _management(router: Router) -> Port | None:
     ports = list(router.ports.values())
     return next((port for port in ports if "management" in port.spec.comment), ports[0] if ports else None)
@@ -414,14 +421,12 @@ def _addresses(view: View) -> Rows:
     management = _management(router)
     found = [(router.spec.loopback, 32, "lo"), (router.spec.address, 24, management.spec.key if management else "lo")]
     own = ((link_address(port), port) for port in router.ports.values())
-    found += [(address, 31, port.spec.key) for address, port in own if address is not None]
+    found += [(address, _link_length(address, port), port.spec.key) for address, port in own if address is not None]
     for number, (address, length, interface) in enumerate(found, start=1):
-        octets = int.from_bytes(bytes(int(part) for part in address.split(".")), "big")
-        network = octets & ~((1 << (32 - length)) - 1)
         row = {
             ".id": _id(number),
             "address": f"{address}/{length}",
-            "network": ".".join(str(byte) for byte in network.to_bytes(4, "big")),
+            "network": str(IPv4Interface(f"{address}/{length}").network.network_address),
             "interface": interface,
             "actual-interface": interface,
             "invalid": "false",
