@@ -1,0 +1,58 @@
+"""The sizing filters that roles and inventories share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+FILE = Path(__file__).resolve().parent.parent.parent / "plugins" / "filter" / "ispvm.py"
+spec = importlib.util.spec_from_file_location("ispvm_filters", FILE)
+assert spec
+assert spec.loader
+filters = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(filters)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "routers", "interfaces", "seconds", "days", "hours"),
+    [
+        (4096, 6, 4, 5, 30, 72),  # the demo: retention decides, 3 days of 30
+        (8192, 300, 40, 30, 30, 72),
+        (4096, 1000, 50, 10, 30, 8),  # memory decides
+        (65536, 1000, 50, 10, 30, 72),
+        (4096, 5000, 200, 5, 30, 1),  # never less than an hour
+        (65536, 10, 50, 60, 365, 168),  # never more than a week
+    ],
+)
+def test_chunk_hours(memory_mb: int, routers: int, interfaces: int, seconds: int, days: int, hours: int) -> None:
+    assert filters.chunk_hours(memory_mb, routers, interfaces, seconds, days) == hours
+
+
+@given(
+    st.integers(1024, 1 << 20), st.integers(1, 10000), st.integers(1, 1000), st.integers(1, 600), st.integers(1, 3650)
+)
+def test_chunk_hours_keeps_the_quarter(memory_mb: int, routers: int, interfaces: int, seconds: int, days: int) -> None:
+    hours = filters.chunk_hours(memory_mb, routers, interfaces, seconds, days)
+    assert hours in filters.CHUNK_HOURS
+    rows = routers * 3600 / seconds * filters.ROWS_PER_POLL * hours * filters.ACTIVE_CHUNKS
+    assert hours == 1 or rows * max(filters.INDEX_BYTES_PER_ROW, interfaces) <= memory_mb * 1024 * 1024 / 4
+    # a stronger host never gets shorter chunks
+    assert filters.chunk_hours(memory_mb * 2, routers, interfaces, seconds, days) >= hours
+
+
+@pytest.mark.parametrize("bad", [0, -1, "", None, "many"])
+def test_chunk_hours_names_what_is_wrong(bad: object) -> None:
+    with pytest.raises(ValueError, match=r"^routers is .*: give a number above 0$"):
+        filters.chunk_hours(4096, bad, 50, 30)
+
+
+@pytest.mark.parametrize(
+    ("cores", "server", "worker"), [(1, 16, 4), (2, 16, 4), (8, 32, 8), (16, 64, 16), (64, 64, 16)]
+)
+def test_pools_follow_the_cores(cores: int, server: int, worker: int) -> None:
+    assert filters.server_connections(cores) == server
+    assert filters.worker_connections(cores) == worker
