@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from hashlib import blake2b
 from pathlib import Path
 
 import trustme
 
 CA_FILE = "routers-ca.crt"
+_LONGEST_COMMON_NAME = 64  # bytes
 # The group ffdhe2048 of RFC 7919; a public constant.
 _DH_GROUP = b"""\
 -----BEGIN DH PARAMETERS-----
@@ -31,6 +33,10 @@ def write_secret(path: Path, data: bytes) -> None:
     temporary.rename(path)
 
 
+def _common_name(name: str) -> str:
+    return name.encode()[:_LONGEST_COMMON_NAME].decode(errors="ignore")
+
+
 class Authority:
     """Issues the routers' certificates. `<state>/routers-ca.crt` is what clients trust."""
 
@@ -51,9 +57,9 @@ class Authority:
 
     def context(self, name: str, address: str) -> ssl.SSLContext:
         """A TLS server for the router of that name at that address."""
-        file = self._directory / f"{name}-{address}.pem"
+        file = self._directory / f"{address}-{blake2b(name.encode(), digest_size=8).hexdigest()}.pem"
         if not file.exists():
-            issued = self._ca.issue_cert(address, name.lower().replace("_", "-") + ".lab.invalid", common_name=name)
+            issued = self._ca.issue_cert(address, common_name=_common_name(name))
             parts = [issued.private_key_pem.bytes(), *(part.bytes() for part in issued.cert_chain_pems)]
             write_secret(file, b"".join(parts))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

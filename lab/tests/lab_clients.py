@@ -60,6 +60,7 @@ class Net:
 
     def _tls(self, sock: socket.socket) -> socket.socket:
         context = ssl.create_default_context(cafile=str(self.state / "routers-ca.crt"))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
         return wrapped(context, sock)
 
     def connect(

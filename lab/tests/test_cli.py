@@ -19,6 +19,7 @@ import librouteros
 import pytest
 from ispvm_lab import control
 from ispvm_lab.cli import main
+from ispvm_lab.faults import KINDS
 from ispvm_lab.lab import Override, router_password
 from lab_clients import SEEDS, TIMEOUT, Net, free_ports, wrapped
 
@@ -76,13 +77,14 @@ def test_serve_keeps_secrets_and_certificates_across_restarts(tmp_path: Path) ->
         assert len(password) >= 32
         assert identity(base, state, password) == identity(base, state, password, secure=True) == "EDGE-NTH-1"
     authority, memory = (state / "routers-ca.crt").read_bytes(), json.loads((state / "memory.json").read_bytes())
-    for secret in ("router-password", "certificates/ca.key", "certificates/EDGE-NTH-1-127.0.0.1.pem"):
-        assert stat.S_IMODE((state / secret).stat().st_mode) == 0o600
-    issued = (state / "certificates/EDGE-NTH-1-127.0.0.1.pem").read_bytes()
+    issued = {path: path.read_bytes() for path in (state / "certificates").glob("127.0.0.1-*.pem")}
+    assert len(issued) == 6
+    for secret in (state / "router-password", state / "certificates" / "ca.key", *issued):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     with serving(state) as (_, base):
         assert identity(base, state, password, secure=True) == "EDGE-NTH-1"
     assert (state / "routers-ca.crt").read_bytes() == authority
-    assert (state / "certificates/EDGE-NTH-1-127.0.0.1.pem").read_bytes() == issued
+    assert {path: path.read_bytes() for path in issued} == issued
     assert json.loads((state / "memory.json").read_bytes()) == memory
 
 
@@ -208,3 +210,10 @@ def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
 def test_bad_override(text: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:BASEPORT"):
         Override.parse(text)
+
+
+def test_the_readme_tells_every_fault() -> None:
+    readme = (SEEDS.parent / "lab" / "README.md").read_text()
+    for kind in KINDS.values():
+        params = ", ".join(f"`{name}={default}`" if default else f"`{name}`" for name, default in kind.params.items())
+        assert f"| `{kind.name}` | {kind.does} | {params} |" in readme

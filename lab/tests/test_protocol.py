@@ -418,3 +418,20 @@ def test_versions(text: str, version: formats.Version) -> None:
     assert formats.version(text) == version
     with pytest.raises(ValueError, match="is no RouterOS version"):
         formats.version(f"v{text}")
+
+
+def _odd_names(seed: seeds.Seed) -> None:
+    before, after = seed.devices[0].name, "../Zürich/" + "x" * 90
+    seed.devices[0].name = after
+    for link in seed.links:
+        for end in (link.a, link.b):
+            end.device = after if end.device == before else end.device
+    for dependency in seed.dependencies:
+        dependency.child = after if dependency.child == before else dependency.child
+
+
+@pytest.mark.parametrize("change_seed", [_odd_names])
+async def test_any_name_will_do(net: Net) -> None:
+    name = next(iter(net.lab.stations))
+    (row,) = await net.ask(name, "/system/identity/print", secure=True)
+    assert row["name"].encode("latin-1").decode() == name
