@@ -143,9 +143,7 @@ def main() -> None:
             wall[client.__name__].append(options.asks * ROWS / (time.perf_counter() - began))
             cpu[client.__name__].append(options.asks * ROWS / (time.process_time() - used))
     server.terminate()
-    print(
-        f"{size / ROWS:.0f} bytes a row, {ROWS} rows a reply, {options.asks} replies, median of {options.rounds} [min-max]"
-    )
+    print(f"{size / ROWS:.0f} bytes a row, {ROWS} rows a reply, {options.asks} replies, median of {options.rounds}")
     print(f"{'':<22}{'rows/s':>12}{'':>22}{'rows/CPU-s':>14}{'vs librouteros_async':>24}")
     base = statistics.median(cpu["librouteros_async"])
     for name in wall:

@@ -112,8 +112,13 @@ class Poller:
                     Poller.jobs_running -= 1
                 tick = max(tick + 1, int((loop.time() - start) / fast) + 1)
         finally:
-            if self._session is not None:
-                self._session.close()
+            self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _due_tiers(self, now: float) -> list[Tier]:
         margin = self.periods["fast"] / 2
@@ -322,9 +327,7 @@ class Poller:
     def _failed(self, error: RouterError) -> None:
         loop = asyncio.get_running_loop()
         Poller.errors_total += 1
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self.close()
         self._due = dict.fromkeys(_TIERS, 0.0)  # once it is back, ask for everything
         self._failures += 1
         wait = backoff(error.state, self._failures, self.periods["fast"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ispvm_contract.ingest import Value
+from itertools import repeat
+
+from ispvm_contract.ingest import Quality, Value
 
 from ispvm_agent.collectors.base import (
     Entity,
@@ -28,18 +30,18 @@ _COUNTERS = {
     "interface.tx_discards_total": "tx-drop",
     "interface.link_downs_total": "link-downs",
 }
-_RATES = {"interface.rx_bps": 0, "interface.tx_bps": 1}  # position of the byte counter among _COUNTERS
-_Counts = tuple[int | None, ...]
+_RATES = {"interface.rx_bps": "interface.rx_bytes_total", "interface.tx_bps": "interface.tx_bytes_total"}
 _MAX_BPS = 10**14
 _CLOCK_TOLERANCE = 2.5  # seconds by which uptime, printed in whole seconds, may differ from our interval
+_Column = list[int | None]
 
 
-def _rate(old: int | None, new: int | None, interval: float | None) -> int | None:
+def _rate(old: int | None, new: int | None, interval: float) -> int | None:
     """Bits a second; None where a value is missing or no port could carry so much."""
-    if old is None or new is None or not interval:
+    if old is None or new is None:
         return None
     rate = round((new - old) * 8 / interval)
-    return rate if rate <= _MAX_BPS else None
+    return rate if 0 <= rate <= _MAX_BPS else None
 
 
 class Interfaces(Stateless):
@@ -54,8 +56,10 @@ class Interfaces(Stateless):
 
     def __init__(self) -> None:
         """Nothing to compare with yet."""
-        self._counts: dict[str, _Counts] = {}
+        self._keys: list[str] = []
+        self._counters: dict[str, _Column] = {}
         self._running: dict[str, bool | None] = {}
+        self._described: dict[str, tuple[str, str]] = {}
         self._at: float | None = None
         self._uptime: float | None = None
 
@@ -69,49 +73,64 @@ class Interfaces(Stateless):
         A counter below its last value was reset: rates of that interval are None and the interface is named in `reset`.
         """
         reply = replies[Command.INTERFACES]
-        interval, quality_good = self._interval(reply.midpoint, moment)
+        interval, clocks_agree = self._interval(reply.midpoint, moment)
         found = Findings()
-        keys: list[str] = []
-        reset: list[int] = []
-        columns: dict[str, list[Value]] = {
-            name: [] for name in ("interface.oper_up", "interface.admin_up", *_RATES, *_COUNTERS)
+        keys, rows = self._identify(reply.rows, found)
+        counters = {metric: [values.integer(row, name) for row in rows] for metric, name in _COUNTERS.items()}
+        before = self._before(keys)
+        reset = {
+            place
+            for metric, column in counters.items()
+            for place, (old, new) in enumerate(zip(before[metric], column, strict=True))
+            if old is not None and new is not None and new < old
         }
-        counts_now: dict[str, _Counts] = {}
-        running_now: dict[str, bool | None] = {}
-        for row in reply.rows:
+        running = [values.boolean(row, "running") for row in rows]
+        disabled = [values.boolean(row, "disabled") for row in rows]
+        columns: dict[str, list[Value]] = {
+            "interface.oper_up": [*running],
+            "interface.admin_up": [None if off is None else not off for off in disabled],
+            **{metric: [*column] for metric, column in counters.items()},
+        }
+        if interval:
+            for metric, counter in _RATES.items():
+                rates = map(_rate, before[counter], counters[counter], repeat(interval))
+                columns[metric] = [None if place in reset else rate for place, rate in enumerate(rates)]
+        if not moment.rebooted:
+            found.events += [
+                Happening("interface.counter.reset", "interface", "info", keys[place]) for place in sorted(reset)
+            ]
+        self._note_links(found, dict(zip(keys, running, strict=True)))
+        self._keys, self._counters = keys, counters
+        seen = {metric: column for metric, column in columns.items() if any(value is not None for value in column)}
+        if seen:
+            quality: Quality = "good" if clocks_agree else "estimated"
+            found.tables.append(Table("interface", keys, seen, interval, sorted(reset), quality))
+        return found
+
+    def _identify(self, rows: list[values.Row], found: Findings) -> tuple[list[str], list[values.Row]]:
+        """Keys of the interfaces that are published, and their rows; new and renamed ones go to the inventory."""
+        by_key: dict[str, values.Row] = {}
+        for row in rows:
             name, kind = values.text(row, "name"), values.text(row, "type")
             if not name or kind in SUBSCRIBER_TYPES:
                 continue
             # Somebody may have named a bridge like another port's default name.
-            key = unique(values.text(row, "default-name") or name, kind, counts_now)
-            counts = tuple(values.integer(row, field) for field in _COUNTERS.values())
-            before = self._counts.get(key)
-            backwards = before is not None and any(
-                old is not None and new is not None and new < old for old, new in zip(before, counts, strict=True)
-            )
-            if backwards:
-                reset.append(len(keys))
-                if not moment.rebooted:
-                    found.events.append(Happening("interface.counter.reset", "interface", "info", key))
-            for metric, position in _RATES.items():
-                old = before[position] if before is not None and not backwards else None
-                columns[metric].append(_rate(old, counts[position], interval))
-            for metric, count in zip(_COUNTERS, counts, strict=True):
-                columns[metric].append(count)
-            running, disabled = values.boolean(row, "running"), values.boolean(row, "disabled")
-            columns["interface.oper_up"].append(running)
-            columns["interface.admin_up"].append(None if disabled is None else not disabled)
-            self._note_link(found, key, running)
-            keys.append(key)
-            counts_now[key], running_now[key] = counts, running
-            found.entities.append(Entity("interface", key, name, {"type": kind or None}))
-        self._counts, self._running = counts_now, running_now
-        seen = {metric: column for metric, column in columns.items() if any(v is not None for v in column)}
-        if seen:
-            found.tables.append(
-                Table("interface", keys, seen, interval, reset, "good" if quality_good else "estimated")
-            )
-        return found
+            key = unique(values.text(row, "default-name") or name, kind, by_key)
+            by_key[key] = row
+            if self._described.get(key) != (name, kind):
+                self._described[key] = (name, kind)
+                found.entities.append(Entity("interface", key, name, {"type": kind or None}))
+        return list(by_key), list(by_key.values())
+
+    def _before(self, keys: list[str]) -> dict[str, _Column]:
+        """The last poll's counters in the order of `keys`; None for an interface that was not there."""
+        if keys == self._keys:
+            return self._counters or {metric: [] for metric in _COUNTERS}
+        places = {key: place for place, key in enumerate(self._keys)}
+        return {
+            metric: [None if (place := places.get(key)) is None else self._counters[metric][place] for key in keys]
+            for metric in _COUNTERS
+        }
 
     def _interval(self, midpoint: float, moment: Moment) -> tuple[float | None, bool]:
         """Seconds since the last poll, and whether our clock and the router's agree on them.
@@ -129,8 +148,11 @@ class Interfaces(Stateless):
         agree = abs(by_router - interval) <= _CLOCK_TOLERANCE
         return (interval if agree else by_router), agree
 
-    def _note_link(self, found: Findings, key: str, running: bool | None) -> None:
-        before = self._running.get(key)
-        if before is not None and running is not None and before != running:
-            old, new = ("up" if before else "down"), ("up" if running else "down")
-            found.events.append(Happening("interface.oper.changed", "interface", "warning", key, old, new))
+    def _note_links(self, found: Findings, running: dict[str, bool | None]) -> None:
+        words = {True: "up", False: "down"}
+        for key, now in running.items():
+            before = self._running.get(key)
+            if now is not before and before is not None and now is not None:
+                event = Happening("interface.oper.changed", "interface", "warning", key, words[before], words[now])
+                found.events.append(event)
+        self._running = running

@@ -255,7 +255,8 @@ async def connect(target: Target, user: str, password: str, tagged: bool = True)
     except ConnectionRefusedError:
         raise RouterError("refused", f"nothing listens on port {target.port}, or it is not open to us") from None
     except ConnectionResetError:
-        raise RouterError("refused", "the router reset the connection") from None
+        why = "; during the TLS handshake: has api-ssl a certificate?" if context else ""
+        raise RouterError("refused", f"the router reset the connection{why}") from None
     except OSError as error:
         raise RouterError("unreachable", error.strerror or str(error)) from error
     session.tagged = tagged

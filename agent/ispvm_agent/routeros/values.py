@@ -17,6 +17,7 @@ _SECONDS = {
     "w": 604800.0, "d": 86400.0, "h": 3600.0, "hh": 3600.0, "m": 60.0, "mm": 60.0,
     "s": 1.0, "ss": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9,
 }  # fmt: skip
+_TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _OFFSET = re.compile(r"([+-])(\d{1,2}):(\d\d)(?::(\d\d))?")
 
@@ -27,7 +28,9 @@ def text(row: Row, key: str) -> str:
     "" when absent.
     """
     found = row.get(key, "")
-    return (found if found.isprintable() else "".join(filter(str.isprintable, found)))[:255]
+    if len(found) > 255 or not found.isprintable():
+        found = "".join(filter(str.isprintable, found))[:255]
+    return found
 
 
 def integer(row: Row, key: str) -> int | None:
@@ -50,7 +53,7 @@ def number(row: Row, key: str) -> float | None:
 
 def boolean(row: Row, key: str) -> bool | None:
     """ "true" and "yes", "false" and "no"."""
-    return {"true": True, "yes": True, "false": False, "no": False}.get(row.get(key, ""))
+    return _TRUTH.get(row.get(key, ""))
 
 
 def duration(text: str | None) -> float | None:

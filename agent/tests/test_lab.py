@@ -1,0 +1,272 @@
+"""The real agent against the RouterOS emulator, run as a process of its own: both versions, and faults on command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+from ispvm_agent import config, reports
+from ispvm_agent.outbox import Outbox
+from ispvm_agent.poller import Poller
+from ispvm_agent.probes import Prober
+from ispvm_agent.routeros import session
+from ispvm_contract import ingest
+from ispvm_contract.identity import device_id
+from ispvm_contract.registry import registry
+
+SEED = Path(__file__).parents[2] / "seeds" / "demo_small.json"
+# A loopback address of this process's own, so that two test runs do not meet.
+HOST = f"127.{os.getpid() >> 16 & 127}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}"
+PORT = 28860
+POLLING = config.Polling(fast_seconds=1, medium_seconds=1, slow_seconds=1)
+V6, V7 = "AGG-HIL-1", "CORE-NTH-1"
+
+
+class Lab:
+    """A running emulator."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.devices: list[dict[str, Any]] = json.loads(SEED.read_text())["devices"]
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-m", "ispvm_lab", "serve", "--seed", str(SEED), "--state", str(state)]
+        self.process = subprocess.Popen(
+            [*command, "--listen-override", f"{HOST}:{PORT}"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert "listening" in self.process.stdout.readline()
+
+    @property
+    def password(self) -> str:
+        return (self.state / "router-password").read_text().strip()
+
+    def router(self, name: str, **more: Any) -> config.Router:
+        place = [device["name"] for device in self.devices].index(name)
+        tls: dict[str, Any] = {"port": PORT + 2 * place + 1, "tls": "ca", "ca_file": str(self.state / "routers-ca.crt")}
+        return config.Router(name=name, site="s", address=HOST, user="ispvm", credential="c", **(tls | more))
+
+    def plain(self, name: str) -> config.Router:
+        router = self.router(name)
+        return self.router(name, port=router.port - 1, tls="off", ca_file=None)
+
+    async def ask(self, **request: Any) -> None:
+        reader, writer = await asyncio.open_unix_connection(self.state / "control.sock")
+        writer.write(json.dumps(request).encode() + b"\n")
+        answer = json.loads(await reader.readline())
+        writer.close()
+        assert answer["ok"], answer
+
+    async def fault(self, kind: str, router: str, **params: str) -> None:
+        await self.ask(command="add", kind=kind, router=router, params=params)
+
+    async def clear(self) -> None:
+        await self.ask(command="clear")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    yield lab
+    lab.stop()
+
+
+@pytest.fixture
+async def lab(emulator: Lab, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
+    monkeypatch.setattr(session.Session.run, "__defaults__", (1.0,))
+    yield emulator
+    for rig in Rig.made:
+        rig.poller.close()
+    Rig.made.clear()
+    await emulator.clear()
+
+
+class Rig:
+    """A poller whose polls are called by hand."""
+
+    made: ClassVar[list[Rig]] = []
+
+    def __init__(self, lab: Lab, router: config.Router, password: str | None = None) -> None:
+        self.made.append(self)
+        self.outbox = Outbox(ingest.Agent("a", "0"), cast("Any", None), cast("Any", None))
+        self.prober = Prober([router.address], 1, lambda address, old, new: None)
+        self.events: list[ingest.Event] = []
+        device = device_id("demo", router.name)
+        self.poller = Poller(
+            router, device, password or lab.password, POLLING, self.outbox, self.prober, lambda name, learned: None
+        )
+
+    async def poll(self) -> dict[str, ingest.Poll]:
+        self.poller._due = dict.fromkeys(self.poller._due, 0.0)
+        self.poller._next_try = 0.0
+        await self.poller.poll()
+        batches = self.outbox.take()
+        self.events = [event for batch in batches for event in batch.events]
+        self.sets = {name: keys for batch in batches for name, keys in batch.sets.items()}
+        return {poll.entity_type: poll for batch in batches for poll in batch.polls}
+
+    def by_key(self, poll: ingest.Poll, metric: str) -> dict[str, ingest.Value]:
+        assert poll.set is not None
+        return dict(zip(self.sets[poll.set], poll.columns[metric], strict=True))
+
+    @property
+    def state(self) -> str:
+        return self.poller.summary.state
+
+
+@pytest.mark.parametrize("name", [V6, V7])
+async def test_every_collector_works(lab: Lab, name: str) -> None:
+    report = await reports.examine(lab.router(name), lab.password)
+    assert report["state"] == "ok"
+    assert [name for name, verdict in report["collectors"].items() if not verdict["ok"]] == []
+    rig = Rig(lab, lab.router(name))
+    await rig.poll()
+    polls = await rig.poll()
+    published = {metric for poll in polls.values() for metric in poll.columns}
+    assert published <= set(registry().metrics)
+    assert {"device.cpu_pct", "device.temp_c", "device.ntp.synced", "device.clock.skew_seconds", "interface.rx_bps",
+            "ospf.neighbor.up", "pppoe.sessions.active", "dhcp.leases.active"} <= published  # fmt: skip
+    assert set(rig.by_key(polls["ospf_neighbor"], "ospf.neighbor.up").values()) == {True}
+
+
+async def test_plain_api_works_too(lab: Lab) -> None:
+    rig = Rig(lab, lab.plain(V7))
+    assert "interface" in await rig.poll()
+
+
+@pytest.mark.parametrize("kind", ["stall", "drip", "reset", "garbage", "fatal"])
+async def test_broken_replies_to_one_menu_end_the_connection_and_are_said(lab: Lab, kind: str) -> None:
+    rig = Rig(lab, lab.router(V7))
+    await rig.poll()
+    await lab.fault(kind, V7, menu="/system/resource")
+    down = await rig.poll()
+    assert down["device"].columns["device.api.up"] == [False]
+    assert set(down) == {"device"}
+    expected = {"stall": "timeout", "drip": "timeout", "reset": "refused", "garbage": "protocol", "fatal": "refused"}
+    assert rig.state == expected[kind]
+    await lab.clear()
+    back = await rig.poll()
+    assert back["device"].columns["device.api.up"] == [True]
+    assert "interface" in back
+
+
+async def test_a_stalled_menu_costs_only_its_collector(lab: Lab) -> None:
+    rig = Rig(lab, lab.router(V7))
+    await rig.poll()
+    await lab.fault("stall", V7, menu="/routing/ospf/neighbor", after="0")
+    for _ in range(2):
+        polls = await rig.poll()
+        assert polls["device"].columns["device.api.up"] == [True]
+        assert "interface" in polls
+        assert "ospf_neighbor" not in polls
+    assert list(rig.poller.summary.disabled_collectors) == ["ospf"]
+
+
+async def test_traps_on_one_menu(lab: Lab) -> None:
+    rig = Rig(lab, lab.router(V6))
+    await lab.fault("trap", V6, menu="/system/routerboard", message="no such command")
+    polls = await rig.poll()
+    assert {"device", "interface", "ospf_neighbor"} <= set(polls)
+    assert list(rig.poller.summary.disabled_collectors) == ["routerboard"]
+
+
+async def test_password_and_sessions(lab: Lab) -> None:
+    wrong = Rig(lab, lab.router(V7), password="wrong")
+    await wrong.poll()
+    assert wrong.state == "auth"
+    await lab.fault("sessions", V7)
+    full = Rig(lab, lab.plain(V7))
+    await full.poll()
+    assert full.state == "refused"
+
+
+async def test_anonymous_tls_only_where_allowed(lab: Lab) -> None:
+    await lab.fault("no-certificate", V7)
+    refused = Rig(lab, lab.router(V7))
+    await refused.poll()
+    assert refused.state in {"refused", "protocol"}  # a reset or an alert, whichever comes first
+    assert "certificate" in refused.poller.summary.detail or "TLS" in refused.poller.summary.detail
+    allowed = Rig(lab, lab.router(V7, tls="anonymous", ca_file=None))
+    assert "interface" in await allowed.poll()
+
+
+async def test_names_in_a_codepage(lab: Lab) -> None:
+    await lab.fault("encoding", V7, codepage="cp1252", names="yes")
+    rig = Rig(lab, lab.router(V7))
+    await rig.poll()
+    assert rig.state == "ok"
+    assert "Zürich – 5 €" in rig.poller._about["identity"]
+
+
+async def test_huge_tables_are_counted_not_read(lab: Lab) -> None:
+    await lab.fault("huge", V7, menu="/ip/firewall/connection", rows="20000")
+    rig = Rig(lab, lab.router(V7))
+    polls = await rig.poll()
+    connections = polls["device"].columns["device.firewall.connections"][0]
+    assert isinstance(connections, int)
+    assert connections >= 20000
+    size = polls["device"].columns["device.poll.bytes"][0]
+    assert isinstance(size, int)
+    assert size < 10_000
+
+
+async def test_counter_reset_gives_no_spike(lab: Lab) -> None:
+    rig = Rig(lab, lab.router(V7))
+    await rig.poll()
+    await lab.fault("counter-reset", V7)
+    polls = await rig.poll()
+    interfaces = polls["interface"]
+    assert len(interfaces.reset) == len(rig.sets[interfaces.set or ""])
+    assert set(interfaces.columns.get("interface.rx_bps", [None])) == {None}
+    assert {event.name for event in rig.events} == {"interface.counter.reset"}
+
+
+async def test_clock_jump_and_lost_clock(lab: Lab) -> None:
+    rig = Rig(lab, lab.router(V7))
+    await lab.fault("clock-jump", V7, seconds="3600")
+    skew = (await rig.poll())["device"].columns["device.clock.skew_seconds"][0]
+    assert skew == pytest.approx(3600, abs=5)
+    await lab.clear()
+    await lab.fault("clock-jump", V7, lost="yes")
+    assert "device.clock.skew_seconds" not in (await rig.poll())["device"].columns
+
+
+async def test_link_bgp_and_ospf_loss_are_seen_with_their_events(lab: Lab) -> None:
+    rig = Rig(lab, lab.router(V7))
+    before = await rig.poll()
+    port = next(iter(rig.by_key(before["interface"], "interface.oper_up")))
+    peers = rig.by_key(before["bgp_peer"], "bgp.peer.up")
+    neighbors = rig.by_key(before["ospf_neighbor"], "ospf.neighbor.up")
+    assert set(peers.values()) == set(neighbors.values()) == {True}
+    await lab.fault("link-down", V7, interface=port)
+    await lab.fault("bgp-loss", V7)
+    await lab.fault("ospf-loss", V7)
+    async with asyncio.timeout(15):
+        after, happened = await rig.poll(), list(rig.events)
+        while len({event.name for event in happened}) < 3:
+            await asyncio.sleep(0.2)
+            after = await rig.poll()
+            happened += rig.events
+    assert rig.by_key(after["interface"], "interface.oper_up")[port] is False
+    assert set(rig.by_key(after["bgp_peer"], "bgp.peer.up").values()) == {False}
+    assert rig.by_key(after["bgp_peer"], "bgp.peer.up").keys() == peers.keys()
+    assert rig.by_key(after["ospf_neighbor"], "ospf.neighbor.up") == dict.fromkeys(neighbors, False)
+    assert {event.name for event in happened} == {
+        "interface.oper.changed", "bgp.peer.state.changed", "ospf.neighbor.state.changed",
+    }  # fmt: skip
