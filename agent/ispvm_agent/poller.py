@@ -20,7 +20,7 @@ from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
 
-_TIERS: tuple[Tier, ...] = ("fast", "medium", "slow")
+_SLOWER: tuple[Tier, ...] = ("medium", "slow")
 _JITTER = 0.05  # of the fast interval
 _RETRY_DISABLED = 3600.0
 _RETRY_PERMISSION = 300.0
@@ -78,7 +78,7 @@ class Poller:
         self._outbox = outbox
         self._prober = prober
         self._remember = remember
-        self._due: dict[Tier, float] = dict.fromkeys(_TIERS, 0.0)
+        self._due: dict[Tier, float] = dict.fromkeys(_SLOWER, 0.0)
         self._session: Session | None = None
         self._tagged = True
         self._version: Version | None = None
@@ -122,8 +122,8 @@ class Poller:
 
     def _due_tiers(self, now: float) -> list[Tier]:
         margin = self.periods["fast"] / 2
-        due = [tier for tier in _TIERS if self._due[tier] <= now + margin]
-        for tier in due:
+        due: list[Tier] = ["fast", *(tier for tier, at in self._due.items() if at <= now + margin)]
+        for tier in due[1:]:
             # After the first time, the slower tiers of routers started together drift apart.
             spread = 1.0 if self._due[tier] else random.uniform(0.5, 1)  # noqa: S311
             self._due[tier] = now + self.periods[tier] * spread
@@ -328,7 +328,7 @@ class Poller:
         loop = asyncio.get_running_loop()
         Poller.errors_total += 1
         self.close()
-        self._due = dict.fromkeys(_TIERS, 0.0)  # once it is back, ask for everything
+        self._due = dict.fromkeys(_SLOWER, 0.0)  # once it is back, ask for everything
         self._failures += 1
         wait = backoff(error.state, self._failures, self.periods["fast"])
         self._next_try = loop.time() + wait * random.uniform(0.9, 1.1)  # noqa: S311

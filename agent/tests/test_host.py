@@ -258,3 +258,9 @@ async def test_secrets_are_nowhere_they_do_not_belong(
         assert hidden not in told
         assert hidden.encode() not in on_disk
     assert "auth: the router refused user" in caplog.text
+
+
+def test_the_security_page_names_every_menu_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agent-security.md").read_text()
+    table = page[page.index("| menu |") : page.index("Fast, medium and slow")]
+    assert set(re.findall(r"`(/[a-z0-9/-]+)`", table)) == {command.menu for command in Command}
