@@ -13,7 +13,7 @@ from ispvm import __version__
 from ispvm.settings import DEFAULT_PATH, Settings, SettingsError, load
 
 
-class Refused(Exception):
+class CommandRefusedError(Exception):
     """The command understood and will not do it; the message is one clear sentence."""
 
 
@@ -28,7 +28,7 @@ def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     try:
         return _changed(migrate(settings))
     except MigrationError as error:
-        raise Refused(str(error)) from error
+        raise CommandRefusedError(str(error)) from error
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
@@ -69,12 +69,12 @@ def _agent_list(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _seed_apply(settings: Settings, arguments: argparse.Namespace) -> int:
-    from ispvm.inventory.seeds import SeedRefused, apply
+    from ispvm.inventory.seeds import SeedRefusedError, apply
 
     try:
         return _changed(apply(settings, arguments.file))
-    except SeedRefused as error:
-        raise Refused(str(error)) from error
+    except SeedRefusedError as error:
+        raise CommandRefusedError(str(error)) from error
 
 
 def _login_link(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    except Refused as error:
+    except CommandRefusedError as error:
         print(f"refused: {error}", file=sys.stderr)
         return 3
     except (ValueError, LookupError) as error:

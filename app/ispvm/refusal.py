@@ -17,12 +17,13 @@ from starlette.responses import Response
 RETRY_SECONDS = 5
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Ends a request with a 4xx or 5xx status and a Refusal as its body."""
 
     def __init__(
         self, status: int, field: str, problem: str, fix: str, headers: Mapping[str, str] | None = None
     ) -> None:
+        """The four parts of the answer, and headers to go with it."""
         super().__init__(f"{field}: {problem}")
         self.status, self.refusal, self.headers = status, Refusal(field, problem, fix), headers
 
@@ -33,7 +34,7 @@ def answer(status: int, refusal: Refusal, headers: Mapping[str, str] | None = No
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101
+    assert isinstance(error, RefusedError)  # noqa: S101
     return answer(error.status, error.refusal, error.headers)
 
 
@@ -63,7 +64,7 @@ async def _busy(_: Request, error: Exception) -> Response:
 def install(app: FastAPI) -> None:
     """Make the application answer every error in this shape."""
     for kind, handler in {
-        Refused: _refused,
+        RefusedError: _refused,
         RequestValidationError: _invalid,
         HTTPException: _http,
         PoolTimeout: _busy,

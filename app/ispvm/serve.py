@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import structlog
 import uvicorn
+from starlette.datastructures import State
 
 from ispvm import logs
 from ispvm.server import create_app
@@ -46,9 +47,23 @@ def bind(path: Path) -> socket.socket:
     return listener
 
 
-async def _run(settings: Settings) -> None:
+class _Server(uvicorn.Server):
+    """uvicorn that says when it has begun to accept connections."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        """Like uvicorn's."""
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await super().startup(sockets)
+        self.accepting.set()
+
+
+async def _run(settings: Settings, listener: socket.socket) -> None:
     app = create_app(settings)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -60,7 +75,6 @@ async def _run(settings: Settings) -> None:
             timeout_graceful_shutdown=10,
         )
     )
-    listener = bind(Path(settings.socket))
     serving = asyncio.create_task(server.serve([listener]))
     ready = asyncio.create_task(_announce(app.state, server))
     try:
@@ -69,16 +83,14 @@ async def _run(settings: Settings) -> None:
         ready.cancel()
         notify("STOPPING=1")
         listener.close()
-        Path(settings.socket).unlink(missing_ok=True)
 
 
-async def _announce(state: object, server: uvicorn.Server) -> None:
+async def _announce(state: State, server: _Server) -> None:
     """READY once the pool answers; from then on a sign of life as long as the event loop turns."""
-    while not server.started:
-        await asyncio.sleep(0.02)
+    await server.accepting.wait()
     while True:
         try:
-            async with state.pool.connection() as connection:  # type: ignore[attr-defined]
+            async with state.pool.connection() as connection:
                 await connection.execute("select 1")
             break
         except psycopg.OperationalError as error:
@@ -95,5 +107,9 @@ async def _announce(state: object, server: uvicorn.Server) -> None:
 def serve(settings: Settings) -> int:
     """Serve until told to stop."""
     logs.configure()
-    asyncio.run(_run(settings))
+    path = Path(settings.socket)
+    try:
+        asyncio.run(_run(settings, bind(path)))
+    finally:
+        path.unlink(missing_ok=True)
     return 0

@@ -21,7 +21,7 @@ from ispvm.series.routes import router as series_router
 from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
-from ispvm.web.routes import NotFound, NotSignedIn, hash_of_nothing, to_login, to_missing
+from ispvm.web.routes import NotFoundError, NotSignedInError, to_login, to_missing
 from ispvm.web.routes import router as web_router
 
 ROUTERS = (health_router, ingest_router, series_router, web_router)
@@ -53,13 +53,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.overviews = Cache(seconds=2)
     app.state.answers = Cache(seconds=5)
     app.state.throttle = Throttle()
-    app.state.no_password = hash_of_nothing()
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=str(files("ispvm.web").joinpath("static"))), name="static")
     refusal.install(app)
-    app.add_exception_handler(NotSignedIn, to_login)
-    app.add_exception_handler(NotFound, to_missing)
+    app.add_exception_handler(NotSignedInError, to_login)
+    app.add_exception_handler(NotFoundError, to_missing)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -23,6 +23,7 @@ from ispvm_contract.ingest import (
 )
 from ispvm_contract.seed import Device, Seed
 
+Attributes = dict[str, str | float | int | bool | None]
 AGENT = Agent(name="pop-north", version="0.1.0", capabilities=["zstd"])
 
 
@@ -53,21 +54,34 @@ class Feeder:
             uuid = self.id(d.name)
             patch.devices.append(
                 DevicePatch(
-                    uuid, d.name, d.site, d.address, model=d.model, routeros=d.routeros,
-                    serial=f"SN{uuid.hex[:8].upper()}", identity=d.name, architecture="arm64",
+                    uuid,
+                    d.name,
+                    d.site,
+                    d.address,
+                    model=d.model,
+                    routeros=d.routeros,
+                    serial=f"SN{uuid.hex[:8].upper()}",
+                    identity=d.name,
+                    architecture="arm64",
                 )
             )
             for port in d.interfaces:
-                patch.entities.append(EntityPatch(uuid, "interface", port.key, port.key, {"type": port.type, "comment": port.comment}))
+                patch.entities.append(
+                    EntityPatch(uuid, "interface", port.key, port.key, {"type": port.type, "comment": port.comment})
+                )
             for peer in d.bgp_peers:
-                attributes = {"remote_address": peer.remote_address, "remote_as": peer.remote_as}
+                attributes: Attributes = {"remote_address": peer.remote_address, "remote_as": peer.remote_as}
                 patch.entities.append(EntityPatch(uuid, "bgp_peer", peer.name, peer.name, attributes))
             for neighbor in d.ospf_neighbors:
                 attributes = {"address": neighbor.address, "interface": neighbor.interface}
-                patch.entities.append(EntityPatch(uuid, "ospf_neighbor", neighbor.router_id, neighbor.router_id, attributes))
+                patch.entities.append(
+                    EntityPatch(uuid, "ospf_neighbor", neighbor.router_id, neighbor.router_id, attributes)
+                )
         return patch
 
-    def polls(self, ts: datetime, down: Sequence[str] = (), api_down: Sequence[str] = ()) -> tuple[list[Poll], dict[str, list[str]]]:
+    def polls(
+        self, ts: datetime, down: Sequence[str] = (), api_down: Sequence[str] = ()
+    ) -> tuple[list[Poll], dict[str, list[str]]]:
         polls: list[Poll] = []
         sets: dict[str, list[str]] = {}
         for number, d in enumerate(self.devices):
@@ -129,7 +143,13 @@ class Feeder:
             polls.append(Poll(self.id(d.name), ms(ts), "ospf_neighbor", columns, set_id(keys), self.interval_s))
         return polls
 
-    def batch(self, times: Sequence[datetime], sent_at: datetime | None = None, events: Sequence[Event] = (), **outage: Sequence[str]) -> Batch:
+    def batch(
+        self,
+        times: Sequence[datetime],
+        sent_at: datetime | None = None,
+        events: Sequence[Event] = (),
+        **outage: Sequence[str],
+    ) -> Batch:
         polls: list[Poll] = []
         sets: dict[str, list[str]] = {}
         for ts in times:
@@ -140,7 +160,9 @@ class Feeder:
 
     def heartbeat(self, now: datetime, state: str = "ok") -> Heartbeat:
         routers = [
-            RouterSummary(self.id(d.name), d.name, "timeout" if state == "timeout" else "ok", last_good=ms(now), poll_ms=12.5)
+            RouterSummary(
+                self.id(d.name), d.name, "timeout" if state == "timeout" else "ok", last_good=ms(now), poll_ms=12.5
+            )
             for d in self.devices
         ]
         return Heartbeat(1, ms(now), AGENT, ms(now) - 3_600_000, clock_synchronised=True, routers=routers)

@@ -33,6 +33,9 @@ LABELS = {
     State.NEVER: "Never seen",
 }
 
+# The same in one or two words, for beside the evidence.
+BRIEF = {**LABELS, State.AGENT_OFFLINE: "Agent offline", State.STALE: "Stale"}
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:

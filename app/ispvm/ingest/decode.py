@@ -11,13 +11,13 @@ import zstandard
 from fastapi import Request
 from ispvm_contract.ingest import MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES, MAX_EVENTS, MAX_METRICS, Batch
 
-from ispvm.refusal import Refused
+from ispvm.refusal import RefusedError
 
 T = TypeVar("T")
 
 
-def _too_big(field: str, limit: int) -> Refused:
-    return Refused(413, field, f"larger than {limit} bytes", "send the polls in several smaller batches")
+def _too_big(field: str, limit: int) -> RefusedError:
+    return RefusedError(413, field, f"larger than {limit} bytes", "send the polls in several smaller batches")
 
 
 async def read_body(request: Request) -> bytes:
@@ -48,9 +48,9 @@ def decompress(body: bytes, encoding: str, limit: int = MAX_DECOMPRESSED_BYTES) 
         elif encoding in ("", "identity"):
             plain = body
         else:
-            raise Refused(415, "Content-Encoding", f"{encoding!r} is not known", "use zstd, gzip or identity")
+            raise RefusedError(415, "Content-Encoding", f"{encoding!r} is not known", "use zstd, gzip or identity")
     except (zstandard.ZstdError, zlib.error) as error:
-        raise Refused(422, "body", f"is not {encoding}: {error}", "send the whole compressed body") from error
+        raise RefusedError(422, "body", f"is not {encoding}: {error}", "send the whole compressed body") from error
     if len(plain) > limit:
         raise _too_big("body after decompression", limit)
     return plain
@@ -65,12 +65,13 @@ def decode(body: bytes, content_type: str, kind: type[T]) -> T:
         if media == "application/json":
             return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        field = path.rstrip("`").lstrip(".") or "body"
-        raise Refused(422, field, text, "see the ingest v1 schema") from error
+        text, _, where = str(error).partition(" - at ")
+        path = re.search(r"`\$\.?([^`]*)`", where)
+        field = (path[1] if path else "") or "body"
+        raise RefusedError(422, field, text, "see the ingest v1 schema") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(422, "body", f"is not {media}: {error}", "encode the whole message") from error
-    raise Refused(
+        raise RefusedError(422, "body", f"is not {media}: {error}", "encode the whole message") from error
+    raise RefusedError(
         415, "Content-Type", f"{media or 'absent'} is not known", "use application/msgpack or application/json"
     )
 
@@ -86,9 +87,11 @@ def check_limits(batch: Batch) -> None:
     """The limits that types cannot say."""
     values = sum(len(column) for poll in batch.polls for column in poll.columns.values())
     if values > MAX_METRICS:
-        raise Refused(413, "polls", f"{values} values, the limit is {MAX_METRICS}", "send the polls in several batches")
+        raise RefusedError(
+            413, "polls", f"{values} values, the limit is {MAX_METRICS}", "send the polls in several batches"
+        )
     if len(batch.events) > MAX_EVENTS:
-        raise Refused(
+        raise RefusedError(
             413,
             "events",
             f"{len(batch.events)} events, the limit is {MAX_EVENTS}",
@@ -100,7 +103,7 @@ def bearer(request: Request) -> str:
     """The token of the Authorization header."""
     match = re.fullmatch(r"Bearer +([A-Za-z0-9._~+/=-]{8,512})", request.headers.get("authorization", ""))
     if match is None:
-        raise Refused(
+        raise RefusedError(
             401,
             "Authorization",
             "no bearer token",

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from ispvm.ingest.decode import bearer, check_limits, read
 from ispvm.ingest.store import Sender, moment, store
-from ispvm.refusal import Refused
+from ispvm.refusal import RefusedError
 from ispvm.settings import Settings
 from ispvm.store.pool import Connection, Pool, transaction
 
@@ -37,7 +37,7 @@ def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dic
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {"description": "Durable", "content": {"application/json": {"schema": answer_schema}}},
-            **{status: failed for status in ("401", "403", "413", "415", "422", "503")},
+            **dict.fromkeys(("401", "403", "413", "415", "422", "503"), failed),
         },
     }
 
@@ -49,11 +49,11 @@ async def sender_of(request: Request, pool: Pool) -> Sender:
         rows = await connection.execute("select id, tenant_id, name, revoked, sites from agent_by_token(%s)", [hashed])
         row = await rows.fetchone()
     if row is None:
-        raise Refused(
+        raise RefusedError(
             401, "Authorization", "the token is not known here", "enroll the agent", {"WWW-Authenticate": "Bearer"}
         )
     if row[3]:
-        raise Refused(403, "Authorization", "the token was revoked", "enroll the agent again")
+        raise RefusedError(403, "Authorization", "the token was revoked", "enroll the agent again")
     return Sender(row[0], row[1], row[2], frozenset(row[4]))
 
 
@@ -83,13 +83,18 @@ async def batch(request: Request) -> Response:
     return _json(answer)
 
 
-def _check_clock(sent_at: int, now: datetime) -> None:
+def _moment(field: str, epoch_ms: int) -> datetime:
+    """A time of a message; refused by its field's name when it is none."""
     try:
-        late = moment(sent_at) - now
+        return moment(epoch_ms)
     except ValueError as error:
-        raise Refused(422, "sent_at", str(error), "send milliseconds since 1970, UTC") from error
+        raise RefusedError(422, field, str(error), "send milliseconds since 1970, UTC") from error
+
+
+def _check_clock(sent_at: int, now: datetime) -> None:
+    late = _moment("sent_at", sent_at) - now
     if late > timedelta(seconds=MAX_FUTURE_SECONDS):
-        raise Refused(
+        raise RefusedError(
             422,
             "sent_at",
             f"{late.total_seconds():.0f} s in the future, the limit is {MAX_FUTURE_SECONDS}",
@@ -104,16 +109,13 @@ async def heartbeat(request: Request) -> Response:
     sender = await sender_of(request, pool)
     message = await read(request, Heartbeat)
     now = datetime.now(UTC)
-    try:
-        started, oldest = moment(message.started_at), message.oldest_buffered and moment(message.oldest_buffered)
-        sent = moment(message.sent_at)
-    except ValueError as error:
-        raise Refused(422, "started_at", str(error), "send milliseconds since 1970, UTC") from error
+    started, sent = _moment("started_at", message.started_at), _moment("sent_at", message.sent_at)
+    oldest = _moment("oldest_buffered", message.oldest_buffered) if message.oldest_buffered else None
     async with transaction(pool, sender.tenant) as connection:
         await connection.execute(
-            "update agent set version = %s, capabilities = %s, started_at = %s, last_heartbeat = %s, clock_error_s = %s,"
-            " clock_synchronised = %s, buffer_depth = %s, buffer_bytes = %s, oldest_buffered = %s, dropped_batches = %s"
-            " where id = %s",
+            "update agent set version = %s, capabilities = %s, started_at = %s, last_heartbeat = %s,"
+            " clock_error_s = %s, clock_synchronised = %s, buffer_depth = %s, buffer_bytes = %s, oldest_buffered = %s,"
+            " dropped_batches = %s where id = %s",
             [
                 message.agent.version,
                 message.agent.capabilities,
@@ -145,21 +147,23 @@ async def _routers(connection: Connection, sender: Sender, message: Heartbeat, n
             sender.id,
             r.state,
             r.detail,
-            moment(r.last_good) if r.last_good else None,
+            _moment(f"routers[{at}].last_good", r.last_good) if r.last_good else None,
             r.poll_ms,
             r.bytes_per_poll,
             Jsonb(r.disabled_collectors),
             now,
         )
-        for r in message.routers
+        for at, r in enumerate(message.routers)
         if r.device in devices
     ]
+    known.sort(key=lambda row: row[0])  # the same order everywhere: no deadlocks
     async with connection.cursor() as cursor:
         await cursor.executemany(
-            "insert into agent_router (device_id, tenant_id, agent_id, state, detail, last_good, poll_ms, bytes_per_poll,"
-            " disabled_collectors, at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (device_id) do update"
-            " set agent_id = excluded.agent_id, state = excluded.state, detail = excluded.detail,"
-            " last_good = excluded.last_good, poll_ms = excluded.poll_ms, bytes_per_poll = excluded.bytes_per_poll,"
-            " disabled_collectors = excluded.disabled_collectors, at = excluded.at",
-            sorted(known, key=lambda row: row[0]),
+            "insert into agent_router (device_id, tenant_id, agent_id, state, detail, last_good, poll_ms,"
+            " bytes_per_poll, disabled_collectors, at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " on conflict (device_id) do update set agent_id = excluded.agent_id, state = excluded.state,"
+            " detail = excluded.detail, last_good = excluded.last_good, poll_ms = excluded.poll_ms,"
+            " bytes_per_poll = excluded.bytes_per_poll, disabled_collectors = excluded.disabled_collectors,"
+            " at = excluded.at",
+            known,
         )

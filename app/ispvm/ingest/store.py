@@ -290,9 +290,10 @@ def _insert(entity_type: str, names: tuple[str, ...]) -> str:
     row = ("tenant_id", *key, "interval_s", "quality", "source", "reset", *names)
     gains = ", ".join(f"{n} = coalesce(p.{n}, excluded.{n})" for n in (*names, "reset"))
     new = " or ".join(f"(p.{n} is null and excluded.{n} is not null)" for n in names)
+    values = ", ".join(f"%({n})s" for n in row)
     return (
-        f"insert into {table(entity_type)} as p ({', '.join(row)})"  # noqa: S608  # names come from the registry
-        f" values ({', '.join(f'%({n})s' for n in row)}) on conflict ({', '.join(key)}) do update set {gains} where {new}"
+        f"insert into {table(entity_type)} as p ({', '.join(row)}) values ({values})"  # noqa: S608  # registry's names
+        f" on conflict ({', '.join(key)}) do update set {gains} where {new}"
     )
 
 

@@ -87,10 +87,11 @@ def enroll(settings: Settings, tenant: str, name: str, sites: Sequence[str], tok
 
 
 def revoke(settings: Settings, tenant: str, name: str) -> bool:
-    """Refuse an agent's token from now on. Returns whether anything changed; raises LookupError without such an agent."""
+    """Refuse an agent's token from now on. Returns whether anything changed; LookupError without such an agent."""
     with psycopg.connect(settings.database.owner_dsn) as connection:
         row = connection.execute(
-            "select a.id, a.revoked_at from agent a join tenant t on t.id = a.tenant_id where t.key = %s and a.name = %s",
+            "select a.id, a.revoked_at from agent a join tenant t on t.id = a.tenant_id"
+            " where t.key = %s and a.name = %s",
             [tenant, name],
         ).fetchone()
         if row is None:

@@ -14,7 +14,7 @@ from ispvm.inventory.agents import ensure_tenant
 from ispvm.settings import Settings
 
 
-class SeedRefused(RuntimeError):
+class SeedRefusedError(RuntimeError):
     """Seeds do not belong into this database; the message says why."""
 
 
@@ -48,19 +48,29 @@ class _Writer:
 def apply(settings: Settings, path: Path) -> bool:
     """Load the bundle at `path`. Returns whether anything changed.
 
-    Raises ValueError with every fault of the file, SeedRefused in production or when the tenant holds real routers.
+    Raises ValueError with every fault of the file, SeedRefusedError in production or if the tenant holds real routers.
     """
-    seed = load(path)
+    try:
+        seed = load(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if settings.environment == "production":
+        raise SeedRefusedError("environment is production in the configuration; seeds are for demo and lab only")
     with psycopg.connect(settings.database.owner_dsn) as connection:
-        row = connection.execute("select environment from deployment").fetchone()
-        if row is None:
-            raise SeedRefused("the database is not marked with an environment yet; run `ispvm migrate` first")
-        if row[0] == "production" or settings.environment == "production":
-            raise SeedRefused("this is a production database; seeds are for demo and lab only")
-        tenant, changed = _own_tenant(connection, seed)
-        writer = _Writer(connection, tenant)
-        _write(writer, seed)
-        return changed or writer.changed
+        return apply_to(connection, seed)
+
+
+def apply_to(connection: psycopg.Connection, seed: Seed) -> bool:
+    """The same within the transaction of `connection`; what the database says of its environment is final."""
+    row = connection.execute("select environment from deployment").fetchone()
+    if row is None:
+        raise SeedRefusedError("the database is not marked with an environment yet; run `ispvm migrate` first")
+    if row[0] == "production":
+        raise SeedRefusedError("this is a production database; seeds are for demo and lab only")
+    tenant, changed = _own_tenant(connection, seed)
+    writer = _Writer(connection, tenant)
+    _write(writer, seed)
+    return changed or writer.changed
 
 
 def _own_tenant(connection: psycopg.Connection, seed: Seed) -> tuple[int, bool]:
@@ -71,8 +81,9 @@ def _own_tenant(connection: psycopg.Connection, seed: Seed) -> tuple[int, bool]:
         [[device_id(seed.tenant.key, d.name) for d in seed.devices], tenant],
     ).fetchone() or (False, "", 0)
     if not seeded and others:
-        raise SeedRefused(
-            f"tenant {seed.tenant.key!r} holds {others} routers that are not of this bundle; seeds need a tenant of their own"
+        raise SeedRefusedError(
+            f"tenant {seed.tenant.key!r} holds {others} routers that are not of this bundle;"
+            " seeds need a tenant of their own"
         )
     if not seeded or name != seed.tenant.name:
         connection.execute("update tenant set seeded = true, name = %s where id = %s", [seed.tenant.name, tenant])

@@ -19,6 +19,7 @@ class Cache(Generic[T]):
     """Values by key for `seconds`; whoever asks while a value is being made waits for that one."""
 
     def __init__(self, seconds: float, size: int = 1000) -> None:
+        """`seconds` is how long a value lives, `size` how many are kept."""
         self._seconds, self._size = seconds, size
         self._values: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
         self._making: dict[Hashable, asyncio.Task[T]] = {}

@@ -1,4 +1,4 @@
-"""Everything the first pages show of one tenant, read once in one transaction: sites, routers with their state, ports with
+"""Everything the first pages show of one tenant, read in one transaction: sites, routers with their state, ports with
 their load, links, agents.
 """
 
@@ -15,7 +15,8 @@ from ispvm.health.state import Evidence, Health, State, agent_offline, health
 from ispvm.store.latest import last_polls, latest_device, latest_entities
 from ispvm.store.pool import Connection
 
-MAX_SITES, MAX_DEVICES, MAX_ENTITIES, MAX_LINKS, MAX_AGENTS = 2_000, 5_000, 200_000, 10_000, 1_000
+# What one tenant is shown at most.
+LIMITS = {"sites": 2_000, "devices": 5_000, "ports": 200_000, "links": 10_000, "agents": 1_000}
 
 
 @dataclass(slots=True)
@@ -147,14 +148,15 @@ async def read_devices(
         "select a.id, name, version, last_heartbeat, last_batch, clock_error_s, clock_synchronised, buffer_depth,"
         " dropped_batches, revoked_at is not null as revoked,"
         " array(select site_id from agent_site s where s.agent_id = a.id) as sites"
-        f" from agent a where tenant_id = current_tenant() order by name limit {MAX_AGENTS}"
+        " from agent a where tenant_id = current_tenant() order by name limit %(agents)s",
+        LIMITS,
     )
     agents = {agent.id: agent async for agent in agents_cursor}
     devices_cursor = await connection.cursor(row_factory=class_row(Device)).execute(
         "select id, uuid, site_id, agent_id, name, role, address, vendor, model, routeros, serial, architecture, tags"
         " from device where tenant_id = current_tenant() and (%(uuid)s::uuid is null or uuid = %(uuid)s)"
-        f" order by name limit {MAX_DEVICES}",
-        {"uuid": uuid},
+        " order by name limit %(devices)s",
+        {"uuid": uuid, **LIMITS},
     )
     devices = {device.id: device async for device in devices_cursor}
     ids = list(devices)
@@ -190,8 +192,8 @@ async def read_ports(connection: Connection, devices: list[int]) -> dict[int, Po
     """Interfaces of these routers with their newest values, in the order of device and natural port order."""
     cursor = await connection.cursor(row_factory=class_row(Port)).execute(
         "select id, device_id, key, name, capacity_bps, tags, attributes from entity"
-        f" where device_id = any(%s) and type = 'interface' order by device_id, id limit {MAX_ENTITIES}",
-        [devices],
+        " where device_id = any(%s) and type = 'interface' order by device_id, id limit %s",
+        [devices, LIMITS["ports"]],
     )
     ports = {port.id: port async for port in cursor}
     latest = await latest_entities(connection, "interface", devices)
@@ -204,7 +206,8 @@ async def read_sites(connection: Connection) -> dict[int, Site]:
     """All sites of the transaction's tenant."""
     cursor = await connection.cursor(row_factory=class_row(Site)).execute(
         "select id, key, name, latitude, longitude from site where tenant_id = current_tenant()"
-        f" order by name limit {MAX_SITES}"
+        " order by name limit %(sites)s",
+        LIMITS,
     )
     return {site.id: site async for site in cursor}
 
@@ -215,7 +218,8 @@ async def overview(connection: Connection) -> Overview:
     devices, agents = await read_devices(connection, now)
     cursor = await connection.cursor(row_factory=class_row(Link)).execute(
         "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"
-        f" order by name limit {MAX_LINKS}"
+        " order by name limit %(links)s",
+        LIMITS,
     )
     links = [link async for link in cursor]
     return Overview(

@@ -1,6 +1,6 @@
 """One metric of one entity over a range, in at most 600 buckets.
 
-Ranges up to 24 h come from landing rows, longer ones only from rollups. A bucket without a value is a gap and stays null.
+Ranges up to 24 h come from landing rows, longer ones only from rollups. A bucket without a value is a gap, and null.
 p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles; between 24 h
 and about 25 days the samples are minute means.
 """
@@ -16,7 +16,7 @@ from uuid import UUID
 from ispvm_contract.registry import Metric, registry
 from pydantic import BaseModel, Field
 
-from ispvm.refusal import Refused
+from ispvm.refusal import RefusedError
 from ispvm.store.columns import DERIVED, array_columns, columns, landing_types, table
 from ispvm.store.pool import Connection
 
@@ -80,10 +80,10 @@ class Entity:
 
 
 def metric_of(name: str) -> Metric:
-    """A metric that has a series; raises Refused naming the parameter."""
+    """A metric that has a series; raises RefusedError naming the parameter."""
     metric = registry().metrics.get(name)
     if metric is None or metric.entity_type not in landing_types():
-        raise Refused(
+        raise RefusedError(
             422, "metric", f"{name!r} has no series", "use a metric of the registry, such as interface.rx_bps"
         )
     return metric
@@ -98,7 +98,7 @@ async def find_entity(connection: Connection, device: UUID, entity_type: str, ke
     )
     row = await rows.fetchone()
     if row is None:
-        raise Refused(404, "device", f"no {entity_type} {key!r} on device {device}", "see /api/v1/devices")
+        raise RefusedError(404, "device", f"no {entity_type} {key!r} on device {device}", "see /api/v1/devices")
     return Entity(*row)
 
 
@@ -184,7 +184,7 @@ def _raw(metric: Metric, entity: Entity) -> str:
     """From landing rows: one array element per poll, or the device's own column."""
     if metric.name in DERIVED:
         if entity.capacity_bps is None:
-            raise Refused(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
+            raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
         value = "greatest(p.rx_bps[s.at], p.tx_bps[s.at]) * 100.0 / %(capacity)s"
     else:
         column = columns(metric.entity_type)[metric.name]
@@ -201,7 +201,8 @@ def _raw(metric: Metric, entity: Entity) -> str:
         "select floor(extract(epoch from ts) / %(step)s)::bigint as bucket, avg(v), min(v), max(v),"  # noqa: S608
         " percentile_disc(0.95) within group (order by v), coalesce(bool_or(reset), false)"
         f" from (select p.ts, ({value})::float8 as v, {reset} as reset from {source}"
-        " where p.device_id = %(device)s and p.ts >= %(start)s and p.ts < %(end)s) x group by 1 order by 1 limit %(limit)s"
+        " where p.device_id = %(device)s and p.ts >= %(start)s and p.ts < %(end)s) x"
+        " group by 1 order by 1 limit %(limit)s"
     )
 
 

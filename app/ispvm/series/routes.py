@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from ispvm.health.state import State
-from ispvm.refusal import Refused
+from ispvm.refusal import RefusedError
 from ispvm.series.cache import json_response
 from ispvm.series.overview import Agent, Device, Overview, Port, overview, read_devices, read_ports, read_sites
 from ispvm.series.query import MAX_POINTS, MAX_RANGE, STATEMENT_MS, Series, find_entity, metric_of, read_series
@@ -192,16 +192,18 @@ async def series(
     """One metric of one entity in buckets with average, minimum, maximum and 95th percentile."""
     wanted = metric_of(metric)
     if entity_type not in (None, wanted.entity_type):
-        raise Refused(422, "entity_type", f"{metric} is a metric of {wanted.entity_type!r}", "leave entity_type out")
+        raise RefusedError(
+            422, "entity_type", f"{metric} is a metric of {wanted.entity_type!r}", "leave entity_type out"
+        )
     now = datetime.now(UTC)
     stop = _aware(end or now, "to")
     begin = _aware(start or stop - timedelta(hours=1), "from")
     if begin >= stop:
-        raise Refused(422, "from", "is not before `to`", "ask for a range that ends after it begins")
+        raise RefusedError(422, "from", "is not before `to`", "ask for a range that ends after it begins")
     if stop - begin > MAX_RANGE:
-        raise Refused(422, "from", f"the range is longer than {MAX_RANGE.days} days", "ask for a shorter range")
+        raise RefusedError(422, "from", f"the range is longer than {MAX_RANGE.days} days", "ask for a shorter range")
     if stop > now + timedelta(days=1):
-        raise Refused(422, "to", "is in the future", "ask for a range that ends now")
+        raise RefusedError(422, "to", "is in the future", "ask for a range that ends now")
 
     async def read() -> bytes:
         async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
@@ -215,7 +217,7 @@ async def series(
 
 def _aware(moment: datetime, field: str) -> datetime:
     if moment.year < 1970 or moment.year > 2200:
-        raise Refused(422, field, "is outside 1970 to 2200", "give a time as ISO 8601 or seconds since 1970")
+        raise RefusedError(422, field, "is outside 1970 to 2200", "give a time as ISO 8601 or seconds since 1970")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -295,7 +297,7 @@ async def device(request: Request, user: SignedIn, device_id: UUID) -> Response:
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         found, _ = await read_devices(connection, datetime.now(UTC), device_id)
         if not found:
-            raise Refused(404, "device_id", f"no device {device_id}", "see /api/v1/devices")
+            raise RefusedError(404, "device_id", f"no device {device_id}", "see /api/v1/devices")
         (one,) = found.values()
         site = (await read_sites(connection))[one.site_id]
         ports = await read_ports(connection, [one.id])

@@ -105,7 +105,8 @@ class Column:
                     raise ValueError(f"value {at} is {value!r}, not a finite number")
             elif kind in ("bigint", "smallint"):
                 limit = len(self.metric.values) if kind == "smallint" else 1 << 63
-                if value != int(value) or not (-limit if kind == "bigint" else 0) <= value < limit:
+                whole = not isinstance(value, float) or value.is_integer()
+                if not whole or not (-limit if kind == "bigint" else 0) <= value < limit:
                     allowed = f"a code from 0 to {limit - 1}" if kind == "smallint" else "a 64-bit whole number"
                     raise ValueError(f"value {at} is {value!r}, not {allowed}")
 

@@ -1,4 +1,4 @@
-"""Latest values: the newest landing row of each kind of poll, folded column by column."""
+"""Current values: the newest landing row of each kind of poll, folded column by column."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from psycopg.rows import dict_row
 from ispvm.store.columns import array_columns, columns, table
 from ispvm.store.pool import Connection
 
-# Older values are no longer "now"; the bound also keeps the join inside the newest chunks.
-HORIZON = "interval '2 hours'"
+# A value is current for three intervals of its own kind of poll; later it is unknown, not frozen. The horizon keeps the
+# join inside the newest chunks.
+CURRENT = "l.ts > now() - make_interval(secs => 3 * greatest(coalesce(l.interval_s, 300), 30))"
+HORIZON = "now() - interval '2 hours'"
 MAX_ROWS = 20_000
 
 Values = dict[str, Any]
@@ -32,10 +34,10 @@ async def latest_device(connection: Connection, devices: list[int]) -> dict[int,
 async def latest_entities(connection: Connection, entity_type: str, devices: list[int]) -> dict[int, Values]:
     """Newest value of each column by entity id, with the time of the newest poll as `ts`."""
     rows = [row async for row in await _rows(connection, entity_type, devices)]
-    sets: dict[int, list[int]] = {}
-    query = "select id, entities from entity_set where id = any(%s)"
-    async for number, entities in await connection.execute(query, [[row["set_id"] for row in rows]]):
-        sets[number] = entities
+    found_sets = await connection.execute(
+        "select id, entities from entity_set where id = any(%s)", [[row["set_id"] for row in rows]]
+    )
+    sets: dict[int, list[int]] = {number: entities async for number, entities in found_sets}
     found: dict[int, Values] = defaultdict(dict)
     for row in rows:
         present = [(name, row[name]) for name in row["columns"] if row[name] is not None]
@@ -55,7 +57,7 @@ async def _rows(connection: Connection, entity_type: str, devices: list[int]) ->
     return await cursor.execute(
         f"select l.device_id, l.set_id, l.columns, l.ts, {names}"  # noqa: S608  # names come from the registry
         f" from latest_poll l join {table(entity_type)} p on p.device_id = l.device_id and p.ts = l.ts {same_set}"
-        f" where l.device_id = any(%s) and l.type = %s and l.ts > now() - {HORIZON} and p.ts > now() - {HORIZON}"
+        f" where l.device_id = any(%s) and l.type = %s and {CURRENT} and l.ts > {HORIZON} and p.ts > {HORIZON}"
         f" order by l.ts limit {MAX_ROWS}",
         [devices, entity_type],
     )

@@ -63,7 +63,7 @@ def _apply(connection: psycopg.Connection, wanted: list[Migration]) -> bool:
         "create table if not exists schema_migration"
         " (name text primary key, checksum text not null, applied_at timestamptz not null default now())"
     )
-    applied = dict(connection.execute("select name, checksum from schema_migration").fetchall())
+    applied: dict[str, str] = dict(connection.execute("select name, checksum from schema_migration").fetchall())
     if newer := sorted(set(applied) - {m.name for m in wanted}):
         raise MigrationError(
             f"the database has revision {newer[-1]}, which this release does not know; install a newer release"

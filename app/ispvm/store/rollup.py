@@ -1,5 +1,5 @@
-"""Rollups from the dirty log: whole hours are recomputed from landing rows, so repeating one is harmless and late data are
-as right as punctual ones.
+"""Rollups from the dirty log: whole hours are recomputed from landing rows, so repeating one is harmless and late data
+are as right as punctual ones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _statement(entity_type: str) -> str:
             f"{table(entity_type)} p cross join lateral unnest({', '.join(f'p.{c.name}' for c in wanted)})"  # noqa: S608
             f" with ordinality as u({names}, at)"
             " join (select s.id as set_id, x.entity_id, x.at from entity_set s,"
-            " unnest(s.entities) with ordinality as x(entity_id, at) where s.device_id = %(device)s and s.type = %(type)s) s"
+            " unnest(s.entities) with ordinality as x(entity_id, at)"
+            " where s.device_id = %(device)s and s.type = %(type)s) s"
             " on s.set_id = p.set_id and s.at = u.at join entity e on e.id = s.entity_id"
         )
         alias, reset = "u", "(u.at - 1 = any(p.reset))"
@@ -73,7 +74,8 @@ with line as materialized (
     insert into rollup_1m as r (tenant_id, device_id, entity_id, metric_id, hour, mean, low, high)
     select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, mean,
            case when several then low end, case when several then high end from filled
-    on conflict (entity_id, metric_id, hour) do update set mean = excluded.mean, low = excluded.low, high = excluded.high
+    on conflict (entity_id, metric_id, hour) do update
+    set mean = excluded.mean, low = excluded.low, high = excluded.high
 )
 insert into rollup_1h as r (tenant_id, device_id, entity_id, metric_id, hour, n, sum, min, max, resets, samples)
 select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, count(value), sum(value::float8), min(value), max(value),

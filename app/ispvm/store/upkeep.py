@@ -1,4 +1,6 @@
-"""`ispvm upkeep`: retention and heavy maintenance, only inside the maintenance window; a missed one is caught up and said."""
+"""`ispvm upkeep`: retention and heavy maintenance, only inside the maintenance window. A missed one is made up for, and
+said.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def in_window(window: str, now: time) -> bool:
 
 
 def upkeep(settings: Settings, *, now: bool = False) -> bool:
-    """Drop what retention no longer keeps and put closed rollup chunks into reading order. Returns whether anything changed."""
+    """Drop what retention no longer keeps and put closed rollup chunks into reading order.
+
+    Returns whether anything changed.
+    """
     logs.configure()
     window = settings.retention.maintenance_window
     with psycopg.connect(settings.database.owner_dsn, autocommit=True) as connection:
@@ -35,7 +40,11 @@ def upkeep(settings: Settings, *, now: bool = False) -> bool:
             log.info("outside the maintenance window; nothing done", window=window)
             return False
         if last is not None and (missed := datetime.now(last.tzinfo) - last) > timedelta(hours=36):
-            log.warning("catching up: the last upkeep was long ago", last=last.isoformat(), hours=round(missed.total_seconds() / 3600))
+            log.warning(
+                "catching up: the last upkeep was long ago",
+                last=last.isoformat(),
+                hours=round(missed.total_seconds() / 3600),
+            )
         connection.execute("select set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         changed = _retention(connection, settings)
         changed |= _order_rollups(connection)
@@ -60,12 +69,13 @@ def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
     changed = False
     for name, kept in days.items():
         chunks = connection.execute(
-            "select format('%%I.%%I', chunk_schema, chunk_name), range_end from timescaledb_information.chunks"
+            "select format('%%I.%%I', chunk_schema, chunk_name), range_start, range_end"
+            " from timescaledb_information.chunks"
             " where hypertable_name = %s and range_end < now() - make_interval(days => %s) order by range_end",
             [name, kept],
         ).fetchall()
-        for chunk, end in chunks:
-            changed |= _drop(connection, name, chunk, end)
+        for chunk, begin, end in chunks:
+            changed |= _drop(connection, name, chunk, begin, end)
     gone = connection.execute(
         "delete from ingest_batch where received_at < now() - make_interval(days => %s)", [LEDGER_DAYS]
     ).rowcount
@@ -74,12 +84,10 @@ def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
     return changed or gone > 0
 
 
-def _drop(connection: psycopg.Connection, name: str, chunk: str, end: datetime) -> bool:
+def _drop(connection: psycopg.Connection, name: str, chunk: str, begin: datetime, end: datetime) -> bool:
     """Drop one chunk, unless somebody reads it: then it stays until the next run."""
     try:
-        connection.execute(
-            "select drop_chunks(%s::regclass, older_than => %s, newer_than => %s)", [name, end, end - timedelta(microseconds=1)]
-        )
+        connection.execute("select drop_chunks(%s::regclass, older_than => %s, newer_than => %s)", [name, end, begin])
     except psycopg.errors.LockNotAvailable:
         log.warning("a chunk is being read; it is dropped next time", table=name, chunk=chunk)
         return False
@@ -97,15 +105,17 @@ def _order_rollups(connection: psycopg.Connection) -> bool:
     changed = False
     for schema, chunk, parent in chunks:
         index = connection.execute(
-            "select indexrelid::regclass::text from pg_index where indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
-            " and indisunique",
+            "select indexrelid::regclass::text from pg_index"
+            " where indrelid = format('%%I.%%I', %s::text, %s::text)::regclass and indisunique",
             [schema, chunk],
         ).fetchone()
         if index is None:
             continue
         name = sql.Identifier(schema, chunk)
         try:
-            connection.execute(sql.SQL("cluster {} using {}").format(name, sql.Identifier(index[0].split(".")[-1].strip('"'))))
+            connection.execute(
+                sql.SQL("cluster {} using {}").format(name, sql.Identifier(index[0].split(".")[-1].strip('"')))
+            )
         except psycopg.errors.LockNotAvailable:
             log.warning("a chunk is in use; it is put in order next time", table=parent, chunk=chunk)
             continue

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ispvm.refusal import Refused, answer
+from ispvm.refusal import RefusedError, answer
 from ispvm.store.pool import Pool
 
 COOKIE = "__Host-ispvm-session"
@@ -71,7 +71,7 @@ async def signed_in(request: Request) -> User:
     """The user, or 401."""
     user = await find_user(request)
     if user is None:
-        raise Refused(401, "Cookie", "nobody is signed in", "sign in at /login")
+        raise RefusedError(401, "Cookie", "nobody is signed in", "sign in at /login")
     return user
 
 
@@ -91,9 +91,10 @@ def end_session(response: Response) -> None:
 
 
 class Throttle:
-    """Slows down guessing: after `free` failures of a key each further one doubles the wait, up to `longest` seconds."""
+    """Slows down guessing: after `free` failures of a key each further one doubles the wait, up to `longest` s."""
 
     def __init__(self, free: int = 5, longest: float = 300, size: int = 10_000) -> None:
+        """`size` bounds how many keys are remembered."""
         self._free, self._longest, self._size = free, longest, size
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -135,10 +136,11 @@ _HEADERS = [
 class Guard:
     """Security headers on every answer, and no state-changing request from another site.
 
-    A browser says in `Origin` where a POST comes from; it must be this server. Agents have no cookies, so ingest is free.
+    A browser says in `Origin` where a POST comes from; it must be this server. Agents have no cookies: ingest is free.
     """
 
     def __init__(self, app: ASGIApp, origin: str) -> None:
+        """`origin` is this server's, as browsers write it."""
         self.app, self.origin = app, origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,7 +157,9 @@ class Guard:
         safe = scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"].startswith("/ingest/")
         origin = Headers(scope=scope).get("origin", "")
         if not safe and not self._own(origin):
-            refusal = Refused(403, "Origin", f"{origin or 'absent'} is not this server", f"open {self.origin}").refusal
+            refusal = RefusedError(
+                403, "Origin", f"{origin or 'absent'} is not this server", f"open {self.origin}"
+            ).refusal
             await answer(403, refusal)(scope, receive, guarded)  # type: ignore[arg-type]
             return
         await self.app(scope, receive, guarded)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from psycopg.rows import dict_row
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ispvm import __version__
-from ispvm.health.state import LABELS, State
+from ispvm.health.state import BRIEF, LABELS, State
 from ispvm.series.overview import Overview, Port, read_devices, read_ports, read_sites
 from ispvm.series.query import STATEMENT_MS
 from ispvm.series.routes import cached_overview, sessions
@@ -35,7 +36,8 @@ from ispvm.web.auth import (
 )
 from ispvm.web.topology import HEIGHT, WIDTH, lay_out
 
-router = APIRouter(include_in_schema=False)
+# Forms are small; nothing else is posted here.
+router = APIRouter(include_in_schema=False, max_body_size=64 * 1024)
 MIN_PASSWORD = 12
 # argon2id with the library's parameters (RFC 9106, second choice). Takes tens of milliseconds: never on the event loop.
 _hasher = PasswordHasher()
@@ -44,13 +46,25 @@ _pages = Environment(
     loader=PackageLoader("ispvm.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _pages.filters |= {
-    "bps": show.bps, "size": show.size, "pct": show.pct, "number": show.number, "duration": show.duration,
-    "load_class": show.load_class, "sparkline": show.sparkline,
+    "bps": show.bps,
+    "size": show.size,
+    "pct": show.pct,
+    "number": show.number,
+    "duration": show.duration,
+    "seconds": show.seconds,
+    "load_class": show.load_class,
+    "sparkline": show.sparkline,
 }
-_pages.globals |= {"since": show.since, "LABELS": LABELS, "ROLE_LABELS": ROLE_LABELS, "version": __version__}
+_pages.globals |= {
+    "since": show.since,
+    "LABELS": LABELS,
+    "BRIEF": BRIEF,
+    "ROLE_LABELS": ROLE_LABELS,
+    "version": __version__,
+}
 
 
-class NotSignedIn(Exception):
+class NotSignedInError(Exception):
     """Sends a browser to the sign-in page."""
 
 
@@ -58,31 +72,31 @@ async def page_user(request: Request) -> User:
     """The user of a page; others are sent to sign in, also from within a refreshing page."""
     user = await find_user(request)
     if user is None:
-        raise NotSignedIn
+        raise NotSignedInError
     return user
 
 
 PageUser = Annotated[User, Depends(page_user)]
 
 
-class NotFound(Exception):
+class NotFoundError(Exception):
     """Shows the page for things that are not there (or not yours)."""
 
 
 async def to_missing(request: Request, error: Exception) -> Response:
-    """The answer to NotFound."""
+    """The answer to NotFoundError."""
     return _page("missing.html", 404, user=await find_user(request), problem=str(error))
 
 
 async def to_login(request: Request, _: Exception) -> Response:
-    """The answer to NotSignedIn."""
+    """The answer to NotSignedInError."""
     if "hx-request" in request.headers:
         return Response(status_code=401, headers={"HX-Redirect": "/login"})
     return RedirectResponse("/login", 303)
 
 
-def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_pages.get_template(name).render(**values), status, {"Cache-Control": "no-store"})
+def _page(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_pages.get_template(template).render(**values), status, {"Cache-Control": "no-store"})
 
 
 # --- NOC home ---------------------------------------------------------------------------------------------------------
@@ -112,9 +126,19 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
     for device in found.devices.values():
         by_site[device.site_id].append(device)
     return {
-        "user": user, "now": found.now, "overview": found, "counts": found.counts(), "states": list(State),
-        "by_site": by_site, "busiest": found.busiest(), "topology": lay_out(found), "width": WIDTH, "height": HEIGHT,
-        "agents": [a for a in found.agents.values() if not a.revoked], "events": events, "chart": _chart_port(found),
+        "user": user,
+        "now": found.now,
+        "overview": found,
+        "counts": found.counts(),
+        "states": list(State),
+        "by_site": by_site,
+        "busiest": found.busiest(),
+        "topology": lay_out(found),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "agents": [a for a in found.agents.values() if not a.revoked],
+        "events": events,
+        "chart": _chart_port(found),
     }
 
 
@@ -152,30 +176,38 @@ async def _device(request: Request, user: User, device_id: UUID, port: str | Non
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         devices, agents = await read_devices(connection, now, device_id)
         if not devices:
-            raise NotFound("There is no such router")
+            raise NotFoundError("There is no such router")
         (device,) = devices.values()
-        ports = await read_ports(connection, [device.id])
+        ports = list((await read_ports(connection, [device.id])).values())
         values = {
-            "user": user, "now": now, "device": device, "agent": agents.get(device.agent_id or 0),
-            "site": (await read_sites(connection))[device.site_id], "ports": list(ports.values()),
+            "user": user,
+            "now": now,
+            "device": device,
+            "agent": agents.get(device.agent_id or 0),
+            "site": (await read_sites(connection))[device.site_id],
+            "ports": ports,
             "sparklines": await _sparklines(connection, device.id),
             "bgp": await sessions(connection, device.id, "bgp_peer", "bgp_peer"),
             "ospf": await sessions(connection, device.id, "ospf_neighbor", "ospf_neighbor"),
             "events": await _recent_events(connection, device.id),
         }
-    busiest = max(values["ports"], key=lambda p: p.utilization_pct or 0, default=None)
-    chosen = next((p for p in values["ports"] if p.key == port), busiest)
+    busiest = max(ports, key=lambda p: p.utilization_pct or 0, default=None)
+    chosen = next((p for p in ports if p.key == port), busiest)
     return {**values, "chosen": chosen}
 
 
 @router.get("/devices/{device_id}")
-async def device(request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None) -> Response:
+async def device(
+    request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None
+) -> Response:
     """One router."""
     return _page("device.html", **await _device(request, user, device_id, port))
 
 
 @router.get("/partials/devices/{device_id}")
-async def device_partial(request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None) -> Response:
+async def device_partial(
+    request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None
+) -> Response:
     """The part of a router's page that refreshes."""
     return _page("device_live.html", **await _device(request, user, device_id, port))
 
@@ -212,7 +244,7 @@ async def login(
         return response
     async with pool.connection() as connection:
         row = await (await connection.execute("select id, password_hash from user_by_name(%s)", [name])).fetchone()
-    right = await asyncio.to_thread(_verify, (row[1] if row else None) or request.app.state.no_password, password)
+    right = await asyncio.to_thread(_verify, (row[1] if row else None) or _hash_of_nothing(), password)
     if row is None or row[1] is None or not right:
         throttle.failed(*keys)
         return _page("login.html", 403, user=None, problem="Name or password is wrong.", name=name)
@@ -225,7 +257,8 @@ async def login(
     return response_to_home
 
 
-def hash_of_nothing() -> str:
+@cache
+def _hash_of_nothing() -> str:
     """A password hash that nothing matches, so that an unknown name takes as long as a wrong password."""
     return _hasher.hash(new_secret())
 
@@ -251,7 +284,9 @@ async def one_time(request: Request, token: str) -> Response:
     """Sign in, once."""
     session = new_secret()
     async with request.app.state.pool.connection() as connection:
-        row = await (await connection.execute("select login_with_link(%s, %s)", [hashed(token), hashed(session)])).fetchone()
+        row = await (
+            await connection.execute("select login_with_link(%s, %s)", [hashed(token), hashed(session)])
+        ).fetchone()
     if row is None or not row[0]:
         return _page("one_time.html", 410, user=None, name=None)
     response = RedirectResponse("/account", 303)

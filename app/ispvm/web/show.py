@@ -16,7 +16,8 @@ def bps(value: float | None) -> str:
         return NOTHING
     for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:.0f} {unit}"
+            scaled = value / size
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f} {unit}"
     return f"{value:.0f} bit/s"
 
 
@@ -42,12 +43,19 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def seconds(value: float | None) -> str:
+    """A signed difference of clocks: +0.3 s."""
+    if value is None:
+        return NOTHING
+    return "0.0 s" if abs(value) < 0.05 else f"{value:+.1f} s"
+
+
 def duration(seconds: float | None) -> str:
     """A length of time in its two largest units: 12 d 4 h."""
     if seconds is None:
         return NOTHING
     rest = int(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, rest = divmod(rest, length)
         if count or (unit == "s" and not parts):

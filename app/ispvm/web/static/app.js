@@ -9,6 +9,17 @@
     return `${Number((value / size).toPrecision(3))} ${prefix}bit/s`;
   };
 
+  // 24-hour clock in the viewer's own zone; the date where a day begins, or alone when ticks are days apart.
+  const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+  const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+  const full = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const times = (_, ticks, __, ___, step) => ticks.map((t, at) => {
+    const moment = new Date(t * 1000);
+    if (step >= 86400) return date.format(moment);
+    const newDay = at === 0 || new Date(ticks[at - 1] * 1000).getDate() !== moment.getDate();
+    return newDay ? `${clock.format(moment)}\n${date.format(moment)}` : clock.format(moment);
+  });
+
   async function read(box, metric, seconds) {
     const end = Math.floor(Date.now() / 1000);
     const query = new URLSearchParams({
@@ -65,9 +76,9 @@
         ...this.size(),
         cursor: { drag: { x: false, y: false } },
         scales: { x: { min: now - this.seconds, max: now }, y: { range: (_, low, high) => [0, (high || 1) * 1.08] } },
-        axes: [{ ...axis }, { ...axis, size: 82, values: (_, ticks) => ticks.map(bits) }],
+        axes: [{ ...axis, values: times }, { ...axis, size: 82, values: (_, ticks) => ticks.map(bits) }],
         series: [
-          {},
+          { label: "Time", value: (_, t) => t == null ? "–" : full.format(new Date(t * 1000)) },
           { ...line, label: "In", stroke: colour("--in"), fill: colour("--in-fill"), width: 1.6 },
           { ...line, label: "Out", stroke: colour("--out"), width: 1.6 },
           { ...line, label: "In, peak", stroke: colour("--in"), width: 0.8, dash: [3, 4] },

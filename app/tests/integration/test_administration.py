@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from ispvm import cli
+from ispvm.inventory.seeds import SeedRefusedError, apply_to
+from ispvm.settings import Settings
+from ispvm.store import migrate as migration
+from ispvm.store.migrate import MigrationError, migrate
+from ispvm.store.upkeep import upkeep
+from server_world import World
+
+
+@pytest.fixture
+def config_file(settings: Settings, tmp_path: Path) -> Path:
+    path = tmp_path / "server.toml"
+    path.write_text(
+        f'schema_version = 1\nenvironment = "demo"\npublic_url = "{settings.public_url}"\n[database]\n'
+        + "".join(f'{n} = "{getattr(settings.database, n)}"\n' for n in ("dsn", "worker_dsn", "owner_dsn"))
+    )
+    return path
+
+
+def run(config_file: Path, *arguments: str) -> int:
+    return cli.main(["--config", str(config_file), *arguments])
+
+
+def test_migrating_again_changes_nothing(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config_file, "migrate") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "unchanged"
+
+
+def test_another_chunk_interval_is_a_change(settings: Settings) -> None:
+    other = msgspec.structs.replace(settings, storage=msgspec.structs.replace(settings.storage, chunk_hours=12))
+    assert [migrate(other), migrate(other), migrate(settings), migrate(settings)] == [True, False, True, False]
+
+
+def test_an_edited_or_unknown_migration_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = migration.migrations()
+    edited = [*real[:-1], migration.Migration(real[-1].name, real[-1].text + "-- edited")]
+    monkeypatch.setattr(migration, "migrations", lambda: edited)
+    with pytest.raises(MigrationError, match="was edited after it was applied"):
+        migrate(settings)
+    monkeypatch.setattr(migration, "migrations", lambda: real[:-1])
+    with pytest.raises(MigrationError, match="install a newer release"):
+        migrate(settings)
+
+
+def test_production_never_becomes_anything_else(owner: psycopg.Connection, world: World) -> None:
+    with owner.transaction(force_rollback=True):
+        owner.execute("update deployment set environment = 'production'")
+        with pytest.raises(MigrationError, match="marked production, which never changes"):
+            migration._record_environment(owner, "demo")
+        with pytest.raises(SeedRefusedError, match="production database"):
+            apply_to(owner, world.seed)
+        for statement in ("update deployment set environment = 'demo'", "delete from deployment"):
+            with pytest.raises(psycopg.errors.RestrictViolation), owner.transaction():
+                owner.execute(statement)
+
+
+def test_a_database_with_seeds_never_becomes_production(owner: psycopg.Connection, world: World) -> None:
+    with owner.transaction(force_rollback=True), pytest.raises(MigrationError, match=r"seeded demo data"):
+        migration._record_environment(owner, "production")
+    assert world.tenant
+
+
+def test_a_seed_in_a_production_configuration_exits_with_3(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_file.write_text(config_file.read_text().replace('"demo"', '"production"'))
+    seed = Path(__file__).parents[3] / "seeds" / "demo_small.json"
+    assert run(config_file, "seed", "apply", str(seed)) == 3
+    assert "refused: environment is production" in capsys.readouterr().err
+
+
+async def test_a_seed_applied_again_changes_nothing_even_after_agents_spoke(
+    world: World, owner: psycopg.Connection
+) -> None:
+    batch = world.feeder.batch([world.now()])
+    for device in batch.inventory_patch.devices:
+        device.model, device.routeros = "CHR", "7.99"
+    await world.sent(batch)
+    with owner.transaction():
+        assert apply_to(owner, world.seed) is False
+    world.seed.devices[0].interfaces[0].capacity_bps = 1000
+    with owner.transaction():
+        assert apply_to(owner, world.seed) is True
+    models = {d["model"] for d in (await world.devices()).values()}
+    assert models == {"CHR"}
+
+
+async def test_seeds_keep_out_of_a_tenant_with_real_routers(world: World, owner: psycopg.Connection) -> None:
+    owner.execute("update tenant set seeded = false where key = %s", [world.tenant])
+    world.seed.devices = world.seed.devices[1:]
+    with pytest.raises(SeedRefusedError, match="holds 1 routers that are not of this bundle"):
+        apply_to(owner, world.seed)
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "seed.json"), ('{"schema_version": 1}', "missing required field")])
+def test_a_broken_seed_is_an_error_that_says_where(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    path = tmp_path / "seed.json"
+    path.write_text(text)
+    assert run(config_file, "seed", "apply", str(path)) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_absent_seed_is_an_error(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config_file, "seed", "apply", "/nonexistent.json") == 2
+    assert "/nonexistent.json" in capsys.readouterr().err
+
+
+def test_enrolment_says_what_is_wrong(config_file: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["agent", "enroll", "--tenant", world.tenant, "--site", "north"]
+    assert run(config_file, *common, "--name", "x", "--token-sha256", "abc") == 2
+    assert "--token-sha256" in capsys.readouterr().err
+    assert run(config_file, *common, "--name", " ", "--token-sha256", "a" * 64) == 2
+    assert "--name" in capsys.readouterr().err
+    assert run(config_file, "agent", "revoke", "--tenant", world.tenant, "--name", "nobody") == 2
+    assert "no agent 'nobody'" in capsys.readouterr().err
+    assert run(config_file, "agent", "list") == 0
+    assert f"{world.tenant}\tpop\tharbour,hill,north\tnever\tactive" in capsys.readouterr().out
+
+
+def test_two_agents_cannot_share_a_token(config_file: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["agent", "enroll", "--tenant", world.tenant, "--site", "north", "--token-sha256"]
+    token = f"{abs(hash(world.tenant)):064x}"
+    assert run(config_file, *common, token, "--name", "one") == 0
+    assert run(config_file, *common, token, "--name", "two") == 2
+    assert "another agent uses this token" in capsys.readouterr().err
+
+
+def test_login_links_say_what_is_missing(
+    settings: Settings, world: World, config_file: Path, owner: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner.execute("insert into tenant (key, name) values ('second', 'Second') on conflict do nothing")
+    assert run(config_file, "login-link", "--user", f"new-{world.tenant}") == 2
+    assert "say which with --tenant" in capsys.readouterr().err
+    assert run(config_file, "login-link", "--valid-minutes", "0") == 2
+    assert "--valid-minutes 0" in capsys.readouterr().err
+    assert run(config_file, "login-link", "--user", "bad name", "--tenant", world.tenant) == 2
+    assert "--user 'bad name'" in capsys.readouterr().err
+    assert run(config_file, "login-link", "--user", f"op-{world.tenant}") == 0
+    assert capsys.readouterr().out.startswith(f"{settings.public_url}/login/one-time/")
+
+
+def test_upkeep_drops_what_retention_no_longer_keeps(settings: Settings, owner: psycopg.Connection) -> None:
+    upkeep(settings, now=True)
+    owner.execute(
+        "insert into poll_device (tenant_id, device_id, ts, source) values (1, 1, now() - interval '300 days', 'x')"
+    )
+    owner.execute(
+        "insert into event (tenant_id, device_id, ts, id, name, severity, entity_type)"
+        " values (1, 1, now() - interval '300 days', gen_random_uuid(), 'x', 'info', 'device')"
+    )
+    assert upkeep(settings, now=True) is True
+    for table in ("poll_device", "event"):
+        assert owner.execute(f"select count(*) from {table} where ts < now() - interval '200 days'").fetchone() == (0,)
+    assert upkeep(settings, now=True) is False
+
+
+def test_upkeep_waits_for_its_window(settings: Settings, owner: psycopg.Connection) -> None:
+    later = (datetime.now().astimezone() + timedelta(hours=2)).strftime("%H:%M")
+    end = (datetime.now().astimezone() + timedelta(hours=3)).strftime("%H:%M")
+    closed = msgspec.structs.replace(
+        settings, retention=msgspec.structs.replace(settings.retention, maintenance_window=f"{later}-{end}")
+    )
+    runs = owner.execute("select count(*) from upkeep_run").fetchone()
+    assert upkeep(closed) is False
+    assert owner.execute("select count(*) from upkeep_run").fetchone() == runs
+
+
+def test_a_chunk_that_is_read_is_not_dropped_under_its_reader(
+    settings: Settings, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ispvm.store.upkeep.LOCK_TIMEOUT", "200ms")
+    owner.execute(
+        "insert into poll_device (tenant_id, device_id, ts, source) values (1, 2, now() - interval '400 days', 'x')"
+    )
+    old = "select count(*) from poll_device where ts < now() - interval '390 days'"
+    with psycopg.connect(settings.database.owner_dsn) as reader:
+        assert reader.execute(old).fetchone() == (1,)
+        upkeep(settings, now=True)
+        assert reader.execute(old).fetchone() == (1,)
+    assert upkeep(settings, now=True) is True
+    assert owner.execute(old).fetchone() == (0,)
+
+
+def test_closed_rollup_chunks_are_put_in_reading_order_once(settings: Settings, owner: psycopg.Connection) -> None:
+    owner.execute("delete from upkeep_ordered")
+    owner.execute("delete from rollup_1h where entity_id < 0")
+    owner.execute(
+        "insert into rollup_1h (tenant_id, device_id, entity_id, metric_id, hour, n, sum, min, max, samples)"
+        " select 1, 1, e, 1, date_trunc('hour', now()) - make_interval(days => 100, hours => h), 1, 1, 1, 1, '{1}'"
+        " from generate_series(1, 48) h, generate_series(-9, -1) e on conflict do nothing"
+    )
+    assert upkeep(settings, now=True) is True
+    rows = owner.execute("select entity_id from rollup_1h where entity_id < 0 order by tableoid, ctid").fetchall()
+    changes = sum(a != b for a, b in pairwise(rows))
+    chunks = owner.execute("select count(distinct tableoid) from rollup_1h where entity_id < 0").fetchone()
+    assert chunks is not None
+    assert changes <= 9 * chunks[0]
+    assert upkeep(settings, now=True) is False

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+import httpx
+import msgspec
+import psycopg
+from feeder import AGENT, HEADERS, encode, ms
+from ispvm.inventory.agents import enroll, listing, revoke
+from ispvm.server import create_app
+from ispvm_contract.identity import set_id
+from ispvm_contract.ingest import Batch, DevicePatch, EntityPatch, Event, InventoryPatch, Poll
+from server_world import World
+
+TABLES = (
+    "poll_device",
+    "poll_interface",
+    "poll_bgp_peer",
+    "poll_ospf_neighbor",
+    "latest_poll",
+    "event",
+    "rollup_dirty",
+)
+
+
+async def test_a_repeated_batch_changes_nothing(world: World) -> None:
+    event = Event(uuid4(), ms(world.now()), "device.rebooted", world.feeder.id("EDGE-NTH-1"), "warning")
+    batch = world.feeder.batch([world.now() - timedelta(minutes=at) for at in range(5, -1, -1)], events=[event])
+    assert await world.sent(batch) == {"id": str(batch.id), "status": "stored", "rejected": []}
+    once = {table: world.count(table) for table in TABLES}
+    assert once["poll_device"] == 36
+    assert once["event"] == 1
+    for _ in range(3):
+        assert await world.sent(batch) == {"id": str(batch.id), "status": "duplicate", "rejected": []}
+    assert {table: world.count(table) for table in TABLES} == once
+
+
+async def test_the_same_batch_sent_at_once_by_many_is_stored_once(world: World) -> None:
+    batch = world.feeder.batch([world.now()])
+    answers = await asyncio.gather(*(world.sent(batch) for _ in range(6)))
+    assert sorted(str(a["status"]) for a in answers) == ["duplicate"] * 5 + ["stored"]
+    assert world.count("poll_device") == 6
+
+
+async def test_the_same_polls_in_another_batch_are_stored_once_and_fill_what_was_missing(
+    world: World, owner: psycopg.Connection
+) -> None:
+    now, device = world.now(), world.feeder.id("EDGE-NTH-1")
+    patch = world.feeder.inventory()
+    probe = Poll(device, ms(now), "device", {"device.up": [True]}, source="probe")
+    resource = Poll(device, ms(now), "device", {"device.up": [False], "device.cpu_pct": [12.5]})
+    await world.sent(Batch(1, uuid4(), ms(now), AGENT, polls=[probe], inventory_patch=patch))
+    await world.sent(Batch(1, uuid4(), ms(now), AGENT, polls=[resource, probe]))
+    rows = owner.execute(
+        "select p.up, p.cpu_pct from poll_device p join device d on d.id = p.device_id where d.uuid = %s", [device]
+    ).fetchall()
+    assert rows == [(True, 12.5)]
+
+
+async def test_what_cannot_be_stored_is_reported_and_the_rest_is_stored(world: World) -> None:
+    now, feeder = world.now(), world.feeder
+    device, ports = feeder.id("EDGE-NTH-1"), [p.key for p in world.seed.devices[0].interfaces]
+    strange = ["sfp28-1", "never heard of"]
+    sets = {set_id(ports): ports, set_id(strange): strange, "0" * 16: ports}
+
+    def poll(
+        columns: Mapping[str, Sequence[object]], kind: str = "interface", of: str | None = set_id(ports), **more: object
+    ) -> Poll:
+        fields = {"device": device, "ts": ms(now), "entity_type": kind, "columns": columns, "set": of, **more}
+        return msgspec.convert({k: v for k, v in fields.items() if v is not None}, Poll)
+
+    good = [True] * len(ports)
+    polls = [
+        poll({"interface.oper_up": good}),
+        poll({"device.cpu_pct": [1.0]}, "device", None, device=uuid4()),
+        poll({"interface.oper_up": [True, True]}, of=set_id(strange)),
+        poll({"interface.oper_up": [True]}),
+        poll({"interface.oper_up": [1, *good[1:]]}),
+        poll({"device.cpu_pct": [1.0]}, "device", None, ts=ms(now + timedelta(hours=1))),
+        poll({"device.cpu_pct": [1.0]}, "device", None, ts=ms(now - timedelta(days=40))),
+        poll({"x.y": [1]}, "toaster", None),
+        poll({"interface.oper_up": good}, of="0" * 16),
+        poll({"interface.oper_up": good}, of="f" * 16),
+        poll({"interface.oper_up": good}, of=None),
+        poll({"interface.oper_up": good}, reset=[99]),
+        poll({"device.cpu_pct": [1.0]}, "device"),
+        poll({"device.cpu_pct": [5.0], "device.colour": [3]}, "device", None),
+        poll({"device.cpu_pct": [1.0]}, "device", None, ts=1 << 62),
+        poll({}, "device", None),
+    ]
+    patch = feeder.inventory()
+    events = [
+        Event(uuid4(), ms(now), "device.exploded", device, "info"),
+        Event(uuid4(), ms(now), "device.rebooted", uuid4(), "info"),
+        Event(uuid4(), ms(now), "device.rebooted", device, "info"),
+    ]
+    answer = await world.sent(Batch(1, uuid4(), ms(now), AGENT, sets, polls, events, patch))
+    rejected = msgspec.convert(answer["rejected"], list[dict[str, str]])
+    reasons = {r["at"]: r["reason"] for r in rejected}
+    expected = {
+        "polls[1]": "is not known at this agent's sites; send it in inventory_patch.devices",
+        "polls[2]": "not known 'interface' entities; send them in inventory_patch.entities",
+        "polls[3]": "columns.interface.oper_up: 1 values for 4 keys",
+        "polls[4]": "columns.interface.oper_up: value 0 is 1, not true or false",
+        "polls[5]": "more than 300 s in the future",
+        "polls[6]": "older than raw data are kept",
+        "polls[7]": "entity_type 'toaster' is not in the registry",
+        "polls[8]": "is not the id of its keys",
+        "polls[9]": "is not in sets",
+        "polls[10]": "set: missing",
+        "polls[11]": "reset: positions are from 0 to 3",
+        "polls[12]": "set: a poll of the device itself has none",
+        "polls[13]": "columns.device.colour: not a metric of 'device'; the other columns were stored",
+        "polls[14]": "is not a time in milliseconds",
+        "polls[15]": "columns: none that is in the registry",
+        "events[0]": "event 'device.exploded' is not in the registry",
+        "events[1]": "is not known at this agent's sites",
+    }
+    assert set(reasons) == set(expected)
+    for at, words in expected.items():
+        assert words in reasons[at], at
+    assert (world.count("poll_interface"), world.count("poll_device"), world.count("event")) == (1, 1, 1)
+
+
+async def test_inventory_outside_the_agents_reach_is_rejected(world: World) -> None:
+    feeder = world.feeder
+    edge = feeder.inventory().devices[0]
+    patch = InventoryPatch(
+        [
+            DevicePatch(uuid4(), "NEW-1", "atlantis", "10.0.0.1"),
+            DevicePatch(uuid4(), edge.name, edge.site, "10.0.0.1"),
+            DevicePatch(uuid4(), "NEW-2", edge.site, "10.0.0.2", model="hAP"),
+        ],
+        [EntityPatch(edge.id, "toaster", "a", "a"), EntityPatch(uuid4(), "interface", "a", "a")],
+    )
+    answer = await world.sent(Batch(1, uuid4(), ms(world.now()), AGENT, inventory_patch=patch))
+    rejected = msgspec.convert(answer["rejected"], list[dict[str, str]])
+    assert [r["at"] for r in rejected] == [
+        "inventory_patch.devices[0]",
+        "inventory_patch.devices[1]",
+        "inventory_patch.entities[0]",
+        "inventory_patch.entities[1]",
+    ]
+    assert set(await world.devices()) == {*(d.name for d in world.seed.devices), "NEW-2"}
+
+
+async def test_an_agent_speaks_only_for_its_sites(world: World) -> None:
+    enroll(world.settings, world.tenant, "pop", ["harbour"], world_token(world))
+    answer = await world.sent(world.feeder.batch([world.now()]))
+    rejected = msgspec.convert(answer["rejected"], list[dict[str, str]])
+    assert len([r for r in rejected if r["at"].startswith("polls")]) > 0
+    assert world.count("poll_device") == 2
+
+
+def world_token(world: World) -> str:
+    return hashlib.sha256(world.token.encode()).hexdigest()
+
+
+async def test_tokens(world: World) -> None:
+    batch = world.feeder.batch([world.now()])
+    for headers in ({}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer wrong-token"}):
+        answer = await world.client.post("/ingest/v1/batch", content=encode(batch), headers={**HEADERS, **headers})
+        assert (answer.status_code, answer.json()["field"]) == (401, "Authorization")
+        assert "WWW-Authenticate" in answer.headers
+    assert revoke(world.settings, world.tenant, "pop") is True
+    assert revoke(world.settings, world.tenant, "pop") is False
+    assert (await world.send(batch)).status_code == 403
+    assert any(
+        line.startswith(f"{world.tenant}\tpop\t") and line.endswith("revoked")
+        for line in listing(world.settings).splitlines()
+    )
+    assert enroll(world.settings, world.tenant, "pop", ["north", "harbour", "hill"], world_token(world)) is True
+    assert enroll(world.settings, world.tenant, "pop", ["north", "harbour", "hill"], world_token(world)) is False
+    assert (await world.send(batch)).status_code == 200
+
+
+async def test_limits_are_refused_by_name_and_nothing_is_stored(world: World) -> None:
+    now, device = world.now(), world.feeder.id("EDGE-NTH-1")
+    many = [Poll(device, ms(now) + at, "device", {"device.cpu_pct": [1.0] * 1000}) for at in range(51)]
+    answer = await world.send(Batch(1, uuid4(), ms(now), AGENT, polls=many))
+    assert (answer.status_code, answer.json()["field"]) == (413, "polls")
+    assert "50000" in answer.json()["problem"]
+    headers = {**HEADERS, "Authorization": f"Bearer {world.token}", "Content-Encoding": "identity"}
+    answer = await world.client.post("/ingest/v1/batch", content=b" " * (8 * 1024 * 1024 + 1), headers=headers)
+    assert (answer.status_code, answer.json()["field"]) == (413, "body")
+    answer = await world.send(Batch(1, uuid4(), ms(now + timedelta(seconds=400)), AGENT))
+    assert (answer.status_code, answer.json()["field"]) == (422, "sent_at")
+    assert world.count("ingest_batch") == 0
+
+
+async def test_a_saturated_pool_says_when_to_come_back(world: World) -> None:
+    settings = msgspec.structs.replace(
+        world.settings, database=msgspec.structs.replace(world.settings.database, pool_size=1)
+    )
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        app.state.pool.connection(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://monitor.test") as client,
+    ):
+        headers = {**HEADERS, "Authorization": f"Bearer {world.token}"}
+        body = encode(world.feeder.batch([world.now()]))
+        answers = await asyncio.gather(
+            *(client.post("/ingest/v1/batch", content=body, headers=headers) for _ in range(8))
+        )
+    assert {a.status_code for a in answers} == {503}
+    assert all(int(a.headers["Retry-After"]) > 0 and a.json()["field"] == "server" for a in answers)
+    assert (await world.send(world.feeder.batch([world.now()]))).status_code == 200
+
+
+async def test_heartbeat_and_states(world: World) -> None:
+    feeder, now = world.feeder, world.now()
+    await world.sent(feeder.batch([now], down=["ACCESS-HIL-1"], api_down=["AGG-HIL-1"]))
+    assert {d["state"] for d in (await world.devices()).values()} == {"agent-offline"}
+    beat = await world.sent(feeder.heartbeat(now), "heartbeat")
+    assert abs(int(str(beat["server_time"])) - ms(now)) < 60_000
+    found = await world.devices()
+    assert {name: d["state"] for name, d in found.items()} == {
+        "ACCESS-HIL-1": "down",
+        "AGG-HIL-1": "degraded",
+        "AGG-HBR-1": "up",
+        "CORE-HBR-1": "up",
+        "CORE-NTH-1": "up",
+        "EDGE-NTH-1": "up",
+    }
+    assert "API-only down" in str(found["AGG-HIL-1"]["evidence"])
+    summary = await world.json("/api/v1/summary")
+    assert summary["counts"] == {"up": 4, "degraded": 1, "down": 1, "agent-offline": 0, "stale": 0, "never-seen": 0}
+    home = (await world.get("/")).text
+    for name, device in found.items():
+        assert name in home
+        assert str(device["evidence"]).split("(")[0].split(";")[0] in home
+
+
+async def test_routers_of_a_seed_are_never_seen_before_their_first_poll(world: World) -> None:
+    assert {d["state"] for d in (await world.devices()).values()} == {"never-seen"}
+
+
+async def test_an_impossible_time_in_a_heartbeat_is_refused_by_name(world: World) -> None:
+    await world.sent(world.feeder.batch([world.now()]))
+    for field in ("started_at", "sent_at", "oldest_buffered", "routers[0].last_good"):
+        beat = world.feeder.heartbeat(world.now())
+        setattr(beat.routers[0] if "." in field else beat, field.rpartition(".")[2], 1 << 62)
+        answer = await world.send(beat, "heartbeat")
+        assert (answer.status_code, answer.json()["field"]) == (422, field)
