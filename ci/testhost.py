@@ -36,10 +36,6 @@ SUBNET = ipaddress.ip_network("10.89.77.0/24")
 LABEL = "org.ispvm.testhost"
 SUITE = "trixie"
 
-# systemd leaves mount propagation alone in a container; units get their credentials only where it is shared, as on a
-# real machine.
-INIT = ("/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init")
-
 # What a freshly installed Debian 13 server has; nothing of the appliance.
 PACKAGES = (
     "ca-certificates", "dbus", "iproute2", "iputils-ping", "openssh-server", "procps", "python3", "python3-apt",
