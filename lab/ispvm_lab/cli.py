@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from ispvm_contract import seed as seeds
 
-from . import eve
+from . import eve, eve_export
 from .control import Request, ask
 from .faults import KINDS
 from .lab import Lab, Override, notify_ready
@@ -80,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     importer.set_defaults(run=_import_eve)
 
+    exporter = commands.add_parser("export-eve", help="make an EVE-NG lab file of a seed")
+    exporter.add_argument("seed", type=Path, metavar="FILE.json")
+    exporter.add_argument("--output", type=Path, metavar="FILE.unl", help="default: the seed's name with .unl")
+    exporter.set_defaults(run=_export_eve)
+
     check = commands.add_parser("check-seed", help="say what is wrong with a seed")
     check.add_argument("seed", type=Path, metavar="FILE")
     check.set_defaults(run=_check_seed)
@@ -107,15 +112,22 @@ async def _run(lab: Lab, override: Override | None) -> None:
 
 def _import_eve(options: argparse.Namespace) -> int:
     made = eve.imported(eve.read(options.lab), _choices(options))
-    output = options.output or options.lab.with_suffix(".json")
-    text = json.dumps(msgspec.to_builtins(made.seed), indent=2, ensure_ascii=False) + "\n"
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if output.exists() and output.read_text(encoding="utf-8") == text:
-        print("unchanged")
-        return 0
-    output.write_text(text, encoding="utf-8")
-    print("changed")
+    text = json.dumps(msgspec.to_builtins(made.seed), indent=2, ensure_ascii=False) + "\n"
+    return _written(options.output or options.lab.with_suffix(".json"), text)
+
+
+def _export_eve(options: argparse.Namespace) -> int:
+    text = eve_export.exported(seeds.load(options.seed))
+    return _written(options.output or options.seed.with_suffix(".unl"), text)
+
+
+def _written(path: Path, text: str) -> int:
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    if not same:
+        path.write_text(text, encoding="utf-8")
+    print("unchanged" if same else "changed")
     return 0
 
 

@@ -405,23 +405,24 @@ def link_address(port: Port) -> str | None:
     return None
 
 
-def _link_length(address: str, port: Port) -> int:
+def link_length(address: str, port: Port) -> int:
     """31 when both ends are in one /31, else 30."""
     far = link_address(port.peer) if port.peer is not None else None
     return 31 if far is not None and int(IPv4Address(address)) ^ int(IPv4Address(far)) == 1 else 30
 
 
-def _management(router: Router) -> Port | None:
+def management_port(router: Router) -> Port | None:
+    """The port the router is managed through: the one that says so, else the first."""
     ports = list(router.ports.values())
     return next((port for port in ports if "management" in port.spec.comment), ports[0] if ports else None)
 
 
 def _addresses(view: View) -> Rows:
     router = view.router
-    management = _management(router)
+    management = management_port(router)
     found = [(router.spec.loopback, 32, "lo"), (router.spec.address, 24, management.spec.key if management else "lo")]
     own = ((link_address(port), port) for port in router.ports.values())
-    found += [(address, _link_length(address, port), port.spec.key) for address, port in own if address is not None]
+    found += [(address, link_length(address, port), port.spec.key) for address, port in own if address is not None]
     for number, (address, length, interface) in enumerate(found, start=1):
         row = {
             ".id": _id(number),

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from ispvm_contract import seed as seeds
-from ispvm_lab import eve
+from ispvm_lab import eve, eve_export
 from ispvm_lab.cli import main
 from lab_clients import SEEDS
 
@@ -231,3 +231,45 @@ def test_the_command_says_whether_it_changed_anything(tmp_path: Path, capsys: py
     ):
         assert main([*words, *bad]) == 1
         assert f"ispvm-lab: {complaint}: " in capsys.readouterr().err
+
+
+def graph(seed: seeds.Seed) -> dict[str, object]:
+    """What must survive the way to EVE-NG and back, whatever interfaces are called there."""
+    return {
+        "routers": {(d.name, d.role, d.routeros, d.address, d.loopback) for d in seed.devices},
+        "links": sorted(sorted((link.a.device, link.b.device)) for link in seed.links),
+        "ospf": {(d.name, n.router_id, n.address) for d in seed.devices for n in d.ospf_neighbors},
+        "bgp": {(d.name, p.name, p.remote_address, p.remote_as) for d in seed.devices for p in d.bgp_peers},
+        "ports": {(d.name, p.comment) for d in seed.devices for p in d.interfaces if p.comment},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SEEDS.glob("*.json")))
+def test_to_eve_and_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "lab.unl"
+    for said in ("changed", "unchanged"):
+        assert main(["export-eve", str(SEEDS / name), "--output", str(file)]) == 0
+        assert capsys.readouterr().out == f"{said}\n"
+    before = seeds.load(SEEDS / name)
+    after = eve.imported(eve.read(file), CHOICES).seed
+    assert graph(after) == graph(before)
+
+
+def test_awkward_names_survive_the_way_too(tmp_path: Path) -> None:
+    seed = seeds.load(SEEDS / "lab_eve.json")
+    awkward = 'costs 5 $, "quoted" \\ and <tagged> & = more?'
+    seed.devices[0].interfaces[1].comment = awkward
+    (tmp_path / "lab.unl").write_text(eve_export.exported(seed))
+    assert eve.imported(eve.read(tmp_path / "lab.unl"), CHOICES).seed.devices[0].interfaces[1].comment == awkward
+
+
+def test_the_guides_lab_keeps_its_interfaces_on_the_way(tmp_path: Path) -> None:
+    before = seeds.load(SEEDS / "lab_eve.json")
+    (tmp_path / "lab.unl").write_text(eve_export.exported(before))
+    after = eve.imported(eve.read(tmp_path / "lab.unl"), CHOICES).seed
+    assert after.links == before.links
+    assert after.dependencies == before.dependencies
+    assert [d.ospf_neighbors for d in after.devices] == [d.ospf_neighbors for d in before.devices]
+    assert [[p.key for p in d.interfaces] for d in after.devices] == [
+        [p.key for p in d.interfaces] for d in before.devices
+    ]
