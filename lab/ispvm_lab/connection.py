@@ -133,6 +133,8 @@ class Connection:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             self.writer.close()
+            if self.session is not None:
+                self._note("system,info,account", f"user {self.session.user} logged out from {self._host} via api")
 
     def abort(self) -> None:
         """Reset the connection: the peer sees an error, not an end."""
@@ -242,6 +244,8 @@ class Connection:
         huge = self.station.faults.active("huge", self.router.name, command.menu)
         view = View(self.router, self.station.now(), self.station.sessions())
         rows = menu.rows(view)
+        if (missing := self.station.faults.active("missing-fields", self.router.name, command.menu)) is not None:
+            rows = _without(rows, frozenset(missing.params["fields"].split(",")))
         if huge is not None:
             rows = _multiplied(list(rows), int(huge.number("rows")))
         if command.queries:
@@ -349,6 +353,11 @@ class Connection:
             data = data[size:]
             await asyncio.sleep(pause)
         return data
+
+
+def _without(rows: Iterator[Row], fields: frozenset[str]) -> Iterator[Row]:
+    """The rows without some fields."""
+    return ({name: value for name, value in row.items() if name not in fields} for row in rows)
 
 
 async def _count(rows: Iterator[Row]) -> int:

@@ -169,5 +169,5 @@ def _bgp(router: Router) -> Iterator[str]:
             remote = f"remote.address={peer.remote_address}/32 .as={peer.remote_as}"
             yield f"add as={own} disabled=no {local} name={_quoted(peer.name)} {remote} router-id={loopback}"
         else:
-            source = f" update-source={loopback}" if inside else ""
-            yield f"add name={_quoted(peer.name)} remote-address={peer.remote_address} remote-as={peer.remote_as}{source}"
+            remote = f"remote-address={peer.remote_address} remote-as={peer.remote_as}"
+            yield f"add name={_quoted(peer.name)} {remote}" + (f" update-source={loopback}" if inside else "")

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .world import Drop, World
+from .world import UTC_ZONE, Drop, World, Zone
 
 Params = dict[str, str]
 Effect = Callable[[World, "Fault"], AbstractContextManager[None]]
@@ -165,6 +165,14 @@ def _clock_jump(world: World, fault: Fault) -> Iterator[None]:
 
 
 @contextmanager
+def _time_zone(world: World, fault: Fault) -> Iterator[None]:
+    router = world.router(fault.router)
+    router.zone = Zone(fault.params["name"], int(fault.number("minutes") * 60))
+    yield
+    router.zone = UTC_ZONE
+
+
+@contextmanager
 def _sensor(world: World, fault: Fault) -> Iterator[None]:
     sensors = world.router(fault.router).sensors
     sensors[fault.params["name"]] = fault.params["value"]
@@ -237,6 +245,11 @@ KINDS = {
             {"codepage": "cp1252", "names": "no"},
             choices={"codepage": ("latin-1", "cp1252", "cp1251", "utf-8"), "names": _YES_NO},
         ),
+        Kind(
+            "missing-fields",
+            "rows lack some fields, as those of some boards do",
+            {"menu": "/interface", "fields": "rx-error,rx-drop,l2mtu"},
+        ),
         Kind("huge", "a menu has that many rows", {"menu": "/ip/dhcp-server/lease", "rows": "20000"}),
         # in the world
         Kind(
@@ -256,6 +269,12 @@ KINDS = {
             {"seconds": "3600", "lost": "no"},
             effect=_clock_jump,
             choices={"lost": _YES_NO},
+        ),
+        Kind(
+            "time-zone",
+            "the router keeps another time zone, so many minutes ahead of UTC",
+            {"name": "America/St_Johns", "minutes": "-210"},
+            effect=_time_zone,
         ),
         Kind("link-down", "what is plugged into an interface is cut", _PORT, effect=_link_down),
         Kind(

@@ -53,6 +53,12 @@ def date(epoch: float, routeros: Version) -> str:
     return f"{_MONTHS[when.month - 1]}/{when:%d/%Y}"
 
 
+def gmt_offset(seconds: int) -> str:
+    """`+00:00`, `-03:30`."""
+    minutes = abs(seconds) // 60
+    return f"{'-' if seconds < 0 else '+'}{minutes // 60:02d}:{minutes % 60:02d}"
+
+
 def date_time(epoch: float, routeros: Version) -> str:
     """Date and time of day in one field."""
     return _date_time(int(epoch), routeros)

@@ -67,7 +67,7 @@ def router_password(state: Path) -> str:
 class Lab:
     """A seed's routers, answering."""
 
-    def __init__(self, seed: seeds.Seed, state: Path, speed: float = 1.0, clock: Clock | None = None) -> None:
+    def __init__(self, seed: seeds.Seed, state: Path, speed: float = 1.0) -> None:
         """Set up, without a socket yet; `state` is made when it is not there."""
         state.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.state = state
@@ -75,9 +75,8 @@ class Lab:
         if self._memory_file.exists():
             self.memory = msgspec.json.decode(self._memory_file.read_bytes(), type=Memory)
         else:
-            self.memory = Memory(began=clock.origin if clock else time())
-        self.clock = clock or Clock(self.memory.began, speed)
-        self.world = World(seed, self.clock, self.memory.boots)
+            self.memory = Memory(began=time())
+        self.world = World(seed, Clock(self.memory.began, speed), self.memory.boots)
         self.faults = Book(self.world, self.reconcile)
         password = router_password(state)
         self.stations = {

@@ -146,8 +146,8 @@ def _clock(view: View) -> Rows:
         "time": f"{formats.moment(at):%H:%M:%S}",
         "date": formats.date(at, view.router.version),
         "time-zone-autodetect": "false",
-        "time-zone-name": "UTC",
-        "gmt-offset": "+00:00",
+        "time-zone-name": view.router.zone.name,
+        "gmt-offset": formats.gmt_offset(view.router.zone.seconds),
         "dst-active": "false",
     }
 

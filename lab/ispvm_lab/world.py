@@ -40,6 +40,17 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """A time zone, and its seconds ahead of UTC."""
+
+    name: str
+    seconds: int
+
+
+UTC_ZONE = Zone("UTC", 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
     """What went through a port: bits and packets, as numbers that only grow."""
 
@@ -228,6 +239,7 @@ class Router:
         self.local_as = 64512
         self.skew = between(-0.8, 0.8, self.name, "skew")
         self.clock_jumps: dict[str, float] = {}
+        self.zone = UTC_ZONE
         self.refusing = False  # when without power: closed ports instead of silence
         self.sensors: dict[str, str] = {}  # what a sensor shows in place of the truth
         self.drops: dict[str, Drop] = {}
@@ -246,8 +258,8 @@ class Router:
         return max(0.0, at - self.booted)
 
     def wall_clock(self, at: float) -> float:
-        """What the router believes the time to be."""
-        return at + self.skew + sum(self.clock_jumps.values())
+        """What the router believes its local time to be, as if it were UTC."""
+        return at + self.skew + sum(self.clock_jumps.values()) + self.zone.seconds
 
     def load(self, at: float) -> float:
         """CPU load in percent: follows the traffic, and never stands quite still."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,26 @@ async def test_texts_in_a_codepage(net: Net, codepage: str, word: str) -> None:
         name = (await net.ask(CORE, "/interface/print"))[0]["name"]
     for text in (comment, identity, name):
         assert word in text.encode("latin-1").decode(codepage)
+
+
+async def test_fields_that_are_not_there(net: Net) -> None:
+    async with net.lab.faults.during("missing-fields", CORE):
+        row = await port_row(net, CORE, "sfp28-1")
+        assert not {"rx-error", "rx-drop", "l2mtu"} & set(row)
+        assert row["rx-byte"] > 0
+    assert "rx-error" in await port_row(net, CORE, "sfp28-1")
+
+
+async def test_another_time_zone(net: Net) -> None:
+    def instant(row: dict[str, Any]) -> datetime:
+        sign, hours, minutes = row["gmt-offset"][0], row["gmt-offset"][1:3], row["gmt-offset"][4:]
+        offset = timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)
+        return datetime.fromisoformat(f"{row['date']}T{row['time']}+00:00") - offset
+
+    async with net.lab.faults.during("time-zone", CORE):
+        row = await one(net, CORE, "/system/clock/print")
+        assert (row["time-zone-name"], row["gmt-offset"]) == ("America/St_Johns", "-03:30")
+        assert abs(instant(row) - datetime.now(UTC)) < timedelta(seconds=3)
 
 
 async def test_huge_table(net: Net) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ispvm_contract import seed as seeds
 from ispvm_lab import formats
@@ -435,3 +435,22 @@ async def test_any_name_will_do(net: Net) -> None:
     name = next(iter(net.lab.stations))
     (row,) = await net.ask(name, "/system/identity/print", secure=True)
     assert row["name"].encode("latin-1").decode() == name
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=5))
+async def test_no_client_can_break_a_router(net: Net, blobs: list[bytes]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", net.port(CORE))
+    writer.write(b"".join(blobs))
+    writer.write_eof()
+    await asyncio.wait_for(reader.read(), TIMEOUT)
+    writer.close()
+
+
+async def test_no_logged_in_client_can_break_a_router(net: Net) -> None:
+    client = await net.raw(CORE)
+    for words in (["/"], ["print"], ["//print"], ["/interface/print", "="], ["/interface/print", "?"], ["/interface/"]):
+        assert (await client.talk(*words))[-1] == ["!done"]
+    client.writer.write(encode_sentence(b"/interface/print", b"=.proplist=\xff\xfe", b".tag=\xe4"))
+    assert (await client.reply())[-1] == ["!done", ".tag=\xe4"]
+    client.close()
