@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,6 +18,8 @@ from ispvm_contract.identity import set_id
 from ispvm_agent.spool import Spool
 
 GATHER_SECONDS = 2.0
+# The same keys come with every poll.
+_set_id = lru_cache(maxsize=8192)(set_id)
 _log = logging.getLogger("outbox")
 _encoder = msgspec.msgpack.Encoder()
 
@@ -72,7 +75,7 @@ class Outbox:
     def add(self, poll: ingest.Poll, keys: list[str] | None = None) -> None:
         """One poll; `keys` is its key set, absent for the device itself."""
         if keys is not None:
-            poll.set = set_id(keys)
+            poll.set = _set_id(tuple(keys))
         for part in _split(poll, len(keys or ()) or 1):
             values = sum(map(len, part.columns.values()))
             if self._values + values > ingest.MAX_METRICS:

@@ -59,6 +59,8 @@ class Interfaces(Stateless):
         self._keys: list[str] = []
         self._counters: dict[str, _Column] = {}
         self._running: dict[str, bool | None] = {}
+        self._as_told: list[tuple[str | None, ...]] = []
+        self._places: list[int] = []  # of the published rows among all
         self._described: dict[str, tuple[str, str]] = {}
         self._at: float | None = None
         self._uptime: float | None = None
@@ -109,14 +111,21 @@ class Interfaces(Stateless):
 
     def _identify(self, rows: list[values.Row], found: Findings) -> tuple[list[str], list[values.Row]]:
         """Keys of the interfaces that are published, and their rows; new and renamed ones go to the inventory."""
+        as_told: list[tuple[str | None, ...]] = [
+            (row.get("name"), row.get("default-name"), row.get("type")) for row in rows
+        ]
+        if as_told == self._as_told:  # nearly always: nothing was added, removed or renamed
+            return self._keys, [rows[place] for place in self._places]
         by_key: dict[str, values.Row] = {}
-        for row in rows:
+        self._as_told, self._places = as_told, []
+        for place, row in enumerate(rows):
             name, kind = values.text(row, "name"), values.text(row, "type")
             if not name or kind in SUBSCRIBER_TYPES:
                 continue
             # Somebody may have named a bridge like another port's default name.
             key = unique(values.text(row, "default-name") or name, kind, by_key)
             by_key[key] = row
+            self._places.append(place)
             if self._described.get(key) != (name, kind):
                 self._described[key] = (name, kind)
                 found.entities.append(Entity("interface", key, name, {"type": kind or None}))

@@ -94,11 +94,11 @@ class Decoder:
         text = data.decode("latin-1")
         as_sent = data.isascii()
         reply, tag, attributes, bare = self._reply, self._tag, self._attributes, self._bare
-        expected, place = self._expected, len(attributes)
+        expected = self._expected
         at, begin, end = 0, -self._size, len(data)
         found: list[Sentence] = []
         while at < end:
-            length, start = data[at], at + 1
+            word, length, start = at, data[at], at + 1
             if length >= 0x80:
                 start = at + _prefix_width(length)
                 if start > end:
@@ -115,20 +115,20 @@ class Decoder:
             if not length:
                 if reply:
                     found.append(Sentence(reply, tag, attributes, bare))
-                reply, tag, attributes, bare, place, begin = "", "", {}, [], 0, at
+                reply, tag, attributes, bare, begin = "", "", {}, [], at
             elif not reply:
                 reply = text[start:stop]
             elif data[start] == _EQUALS:
-                prefix, width, key = expected[place] if place < len(expected) else ("", 0, "")
-                if not width or start + width > stop or not text.startswith(prefix, start):
-                    middle = text.find("=", start + 1, stop)
-                    if middle < 0:  # "=key": an attribute without a value
-                        middle = stop
-                    key, width = text[start + 1 : middle], middle + 1 - start
-                    expected[place:] = [(f"={key}=", width, key)]
-                value = text[start + width : stop]
+                if as_sent and not attributes and (after := _familiar(expected, data, text, word, attributes)) > word:
+                    at = after
+                    continue
+                middle = text.find("=", start + 1, stop)
+                if middle < 0:  # "=key": an attribute without a value
+                    middle = stop
+                key, value = text[start + 1 : middle], text[middle + 1 : stop]
+                del expected[len(attributes) :]
+                expected.append((f"={key}=", middle + 1 - start, key))
                 attributes[key] = value if as_sent else decode_text(value)
-                place += 1
             elif text.startswith(".tag=", start, stop):
                 tag = text[start + 5 : stop]
             else:
@@ -140,6 +140,21 @@ class Decoder:
         if at < end:
             self._tail += data[at:]
         return found
+
+
+def _familiar(expected: list[tuple[str, int, str]], data: bytes, text: str, at: int, attributes: dict[str, str]) -> int:
+    """Take the words at `at` as long as they are short and those expected; returns where the first other one begins."""
+    end = len(data)
+    for prefix, width, key in expected:
+        if at == end:
+            break
+        length, start = data[at], at + 1
+        stop = start + length
+        if not width <= length < 0x80 or stop > end or not text.startswith(prefix, start):
+            break
+        attributes[key] = text[start + width : stop]
+        at = stop
+    return at
 
 
 def _prefix_width(first: int) -> int:
