@@ -34,16 +34,16 @@ GOOD = Evidence(
         ({"api_up": None, "agent_says": None}, State.UP, "Ping answers; last poll 12 s ago."),
         ({"last_poll": None}, State.NEVER, "Nothing has ever arrived from this router."),
         (
-            {"agent_heartbeat": before(91)},
+            {"agent_heartbeat": before(46)},
             State.AGENT_OFFLINE,
-            "Agent pop last reported 1 min ago; the last poll is from 12 s ago.",
+            "Agent pop last reported 46 s ago; the last poll is from 12 s ago.",
         ),
         (
             {"agent_heartbeat": None},
             State.AGENT_OFFLINE,
             "Agent pop has never reported; the last poll is from 12 s ago.",
         ),
-        ({"agent_heartbeat": before(90)}, State.UP, "Ping and API answer; last poll 12 s ago."),
+        ({"agent_heartbeat": before(45)}, State.UP, "Ping and API answer; last poll 12 s ago."),
         ({"last_poll": before(91)}, State.STALE, "Last poll 1 min ago, expected every 30 s."),
         (
             {"last_poll": before(300), "agent_says": "auth", "agent_detail": "wrong password"},

@@ -18,6 +18,8 @@ MAX_EVENTS = 10_000
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
 MAX_FUTURE_SECONDS = 300
+# An agent that misses three heartbeats is offline.
+HEARTBEAT_SECONDS = 15
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 SetId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-# Agents send a heartbeat this often; three missed ones make an agent offline.
-HEARTBEAT_SECONDS = 30
+from ispvm_contract.ingest import HEARTBEAT_SECONDS
+
+# So many missed heartbeats make an agent offline, so many missed polls a router stale.
 MISSED = 3
 # A router polled at an unknown interval is taken to be polled this often.
 DEFAULT_INTERVAL_SECONDS = 60.0
+LEAST_INTERVAL_SECONDS = 30.0
 
 
 class State(StrEnum):
@@ -94,7 +96,7 @@ def health(e: Evidence, now: datetime) -> Health:
     if e.agent is not None and agent_offline(e.agent_heartbeat, now):
         since = f"last reported {ago(e.agent_heartbeat, now)}" if e.agent_heartbeat else "has never reported"
         return Health(State.AGENT_OFFLINE, f"Agent {e.agent} {since}; the last poll is from {ago(e.last_poll, now)}.")
-    interval = max(e.interval_s or DEFAULT_INTERVAL_SECONDS, HEARTBEAT_SECONDS)
+    interval = max(e.interval_s or DEFAULT_INTERVAL_SECONDS, LEAST_INTERVAL_SECONDS)
     if now - e.last_poll > timedelta(seconds=interval * MISSED):
         why = f" The agent says: {_attempt(e)}." if e.agent_says and e.agent_says != "ok" else ""
         return Health(State.STALE, f"Last poll {ago(e.last_poll, now)}, expected every {interval:.0f} s.{why}")

@@ -1,7 +1,7 @@
 """Store one batch in one transaction: ledger, inventory, landing rows, events, latest pointers, dirty hours.
 
 Rows are inserted rather than copied: PostgreSQL refuses COPY into a table whose row-level security applies to the user
-(docs/decisions/0010-insert-not-copy.md). The inserts travel in one pipeline.
+(docs/decisions/0008-insert-not-copy.md). The inserts travel in one pipeline.
 """
 
 from __future__ import annotations
@@ -340,7 +340,8 @@ async def _point_to_latest(
     await cursor.executemany(
         "insert into latest_poll as l (tenant_id, device_id, type, set_id, columns, ts, interval_s)"
         " values (%s, %s, %s, %s, %s, %s, %s) on conflict (device_id, type, set_id, columns) do update"
-        " set ts = excluded.ts, interval_s = coalesce(excluded.interval_s, l.interval_s) where l.ts < excluded.ts",
+        " set ts = excluded.ts, interval_s = excluded.interval_s, period_s = extract(epoch from excluded.ts - l.ts)"
+        " where l.ts < excluded.ts",
         [
             (sender.tenant, device, kind, number, list(names), row["ts"], row["interval_s"])
             for (device, kind, number, names), row in sorted(newest.items(), key=lambda item: item[0])

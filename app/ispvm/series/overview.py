@@ -160,7 +160,7 @@ async def read_devices(
     )
     devices = {device.id: device async for device in devices_cursor}
     ids = list(devices)
-    latest = await latest_device(connection, ids)
+    latest = await latest_device(connection, ids, now)
     polls = await last_polls(connection, ids)
     says_cursor = await connection.cursor(row_factory=dict_row).execute(
         "select device_id, state, detail from agent_router where device_id = any(%s)", [ids]
@@ -188,7 +188,7 @@ async def read_devices(
     return devices, agents
 
 
-async def read_ports(connection: Connection, devices: list[int]) -> dict[int, Port]:
+async def read_ports(connection: Connection, devices: list[int], now: datetime) -> dict[int, Port]:
     """Interfaces of these routers with their newest values, in the order of device and natural port order."""
     cursor = await connection.cursor(row_factory=class_row(Port)).execute(
         "select id, device_id, key, name, capacity_bps, tags, attributes from entity"
@@ -196,7 +196,7 @@ async def read_ports(connection: Connection, devices: list[int]) -> dict[int, Po
         [devices, LIMITS["ports"]],
     )
     ports = {port.id: port async for port in cursor}
-    latest = await latest_entities(connection, "interface", devices)
+    latest = await latest_entities(connection, "interface", devices, now)
     for port in ports.values():
         port.values = latest.get(port.id, {})
     return ports
@@ -223,5 +223,5 @@ async def overview(connection: Connection) -> Overview:
     )
     links = [link async for link in cursor]
     return Overview(
-        now, await read_sites(connection), agents, devices, await read_ports(connection, list(devices)), links
+        now, await read_sites(connection), agents, devices, await read_ports(connection, list(devices), now), links
     )

@@ -170,10 +170,11 @@ async def read_series(
 
 
 async def _interval(connection: Connection, entity: Entity, metric: Metric) -> float | None:
-    """How often the metric arrives, as the newest polls said."""
+    """How often the metric arrives."""
     column = "rx_bps" if metric.name in DERIVED else columns(entity.type)[metric.name].name
     rows = await connection.execute(
-        "select max(interval_s) from latest_poll where device_id = %s and type = %s and %s = any(columns)",
+        "select min(coalesce(period_s, interval_s)) from latest_poll"
+        " where device_id = %s and type = %s and %s = any(columns)",
         [entity.device_id, entity.type, column],
     )
     row = await rows.fetchone()

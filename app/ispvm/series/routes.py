@@ -266,26 +266,26 @@ async def devices(request: Request, user: SignedIn) -> Response:
     return json_response(request, Devices(devices=listed).model_dump_json().encode())
 
 
-async def sessions(connection: Connection, device: int, entity_type: str, prefix: str) -> list[SessionOut]:
+async def sessions(connection: Connection, device: int, entity_type: str, now: datetime) -> list[SessionOut]:
     """BGP sessions or OSPF adjacencies of a router, with the names of their states."""
     rows = await connection.execute(
         "select id, key, name from entity where device_id = %s and type = %s order by key limit 5000",
         [device, entity_type],
     )
     entities = [row async for row in rows]
-    latest = await latest_entities(connection, entity_type, [device])
-    names = metric_of(f"{prefix.replace('_', '.', 1)}.state").values
+    latest = await latest_entities(connection, entity_type, [device], now)
+    names = metric_of(f"{entity_type.replace('_', '.')}.state").values
     out = []
     for number, key, name in entities:
         values = latest.get(number, {})
-        code = values.get(f"{prefix}_state")
+        code = values.get(f"{entity_type}_state")
         out.append(
             SessionOut(
                 key=key,
                 name=name,
-                up=values.get(f"{prefix}_up"),
+                up=values.get(f"{entity_type}_up"),
                 state=names[code] if code is not None and 0 <= code < len(names) else None,
-                uptime_seconds=values.get(f"{prefix}_uptime_seconds"),
+                uptime_seconds=values.get(f"{entity_type}_uptime_seconds"),
             )
         )
     return out
@@ -294,19 +294,20 @@ async def sessions(connection: Connection, device: int, entity_type: str, prefix
 @router.get("/devices/{device_id}", response_model=DevicePage)
 async def device(request: Request, user: SignedIn, device_id: UUID) -> Response:
     """One router with its interfaces, BGP sessions and OSPF adjacencies."""
+    now = datetime.now(UTC)
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
-        found, _ = await read_devices(connection, datetime.now(UTC), device_id)
+        found, _ = await read_devices(connection, now, device_id)
         if not found:
             raise RefusedError(404, "device_id", f"no device {device_id}", "see /api/v1/devices")
         (one,) = found.values()
         site = (await read_sites(connection))[one.site_id]
-        ports = await read_ports(connection, [one.id])
+        ports = await read_ports(connection, [one.id], now)
         body = DevicePage.model_validate(
             {
                 **device_out(one, site.key),
                 "interfaces": [_port(port) for port in ports.values()],
-                "bgp_peers": await sessions(connection, one.id, "bgp_peer", "bgp_peer"),
-                "ospf_neighbors": await sessions(connection, one.id, "ospf_neighbor", "ospf_neighbor"),
+                "bgp_peers": await sessions(connection, one.id, "bgp_peer", now),
+                "ospf_neighbors": await sessions(connection, one.id, "ospf_neighbor", now),
             }
         )
     return json_response(request, body.model_dump_json().encode())

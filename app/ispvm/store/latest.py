@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -11,36 +12,40 @@ from psycopg.rows import dict_row
 from ispvm.store.columns import array_columns, columns, table
 from ispvm.store.pool import Connection
 
-# A value is current for three intervals of its own kind of poll; later it is unknown, not frozen. The horizon keeps the
-# join inside the newest chunks.
-CURRENT = "l.ts > now() - make_interval(secs => 3 * greatest(coalesce(l.interval_s, 300), 30))"
+# A value is current for three times as long as its column usually takes to come again; then it is unknown, not frozen.
+# The horizon keeps the join inside the newest chunks.
+MISSED = 3
+LEAST_SECONDS, UNKNOWN_SECONDS = 30.0, 300.0
 HORIZON = "now() - interval '2 hours'"
 MAX_ROWS = 20_000
 
+Row = dict[str, Any]
 Values = dict[str, Any]
 
 
-async def latest_device(connection: Connection, devices: list[int]) -> dict[int, Values]:
-    """Newest value of each device column, and `COLUMN@` with its time. Keys of the outer dict are device ids."""
+async def latest_device(connection: Connection, devices: list[int], now: datetime) -> dict[int, Values]:
+    """Current value of each device column, and `COLUMN@` with its time. Keys of the outer dict are device ids."""
     found: dict[int, Values] = defaultdict(dict)
-    async for row in await _rows(connection, "device", devices):
+    for row, names in _current(await _rows(connection, "device", devices), now):
         values = found[row["device_id"]]
-        for name in row["columns"]:
+        for name in names:
             values[name] = row[name]
             values[f"{name}@"] = row["ts"]
     return found
 
 
-async def latest_entities(connection: Connection, entity_type: str, devices: list[int]) -> dict[int, Values]:
-    """Newest value of each column by entity id, with the time of the newest poll as `ts`."""
-    rows = [row async for row in await _rows(connection, entity_type, devices)]
+async def latest_entities(
+    connection: Connection, entity_type: str, devices: list[int], now: datetime
+) -> dict[int, Values]:
+    """Current value of each column by entity id, with the time of the newest poll as `ts`."""
+    rows = await _rows(connection, entity_type, devices)
     found_sets = await connection.execute(
-        "select id, entities from entity_set where id = any(%s)", [[row["set_id"] for row in rows]]
+        "select id, entities from entity_set where id = any(%s)", [list({row["set_id"] for row in rows})]
     )
     sets: dict[int, list[int]] = {number: entities async for number, entities in found_sets}
     found: dict[int, Values] = defaultdict(dict)
-    for row in rows:
-        present = [(name, row[name]) for name in row["columns"] if row[name] is not None]
+    for row, names in _current(rows, now):
+        present = [(name, row[name]) for name in names if row[name] is not None]
         for at, entity in enumerate(sets[row["set_id"]]):
             values = found[entity]
             values["ts"] = row["ts"]
@@ -49,24 +54,40 @@ async def latest_entities(connection: Connection, entity_type: str, devices: lis
     return found
 
 
-async def _rows(connection: Connection, entity_type: str, devices: list[int]) -> Any:
-    """Oldest first, so that folding in order leaves the newest."""
+def _current(rows: list[Row], now: datetime) -> Iterator[tuple[Row, list[str]]]:
+    """Rows oldest first, so that folding in order leaves the newest, each with its columns that are still current.
+
+    A column comes as often as the most frequent kind of poll that carries it.
+    """
+    periods: dict[tuple[int, str], float] = {}
+    for row in rows:
+        for name in row["columns"]:
+            key = (row["device_id"], name)
+            periods[key] = min(periods.get(key, UNKNOWN_SECONDS), row["period_s"] or UNKNOWN_SECONDS)
+    for row in rows:
+        age = (now - row["ts"]).total_seconds()
+        names = [n for n in row["columns"] if age <= MISSED * max(periods[row["device_id"], n], LEAST_SECONDS)]
+        if names:
+            yield row, names
+
+
+async def _rows(connection: Connection, entity_type: str, devices: list[int]) -> list[Row]:
     same_set = "and p.set_id = l.set_id" if array_columns(entity_type) else ""
     names = ", ".join(f"p.{column.name}" for column in columns(entity_type).values())
-    cursor = connection.cursor(row_factory=dict_row)
-    return await cursor.execute(
-        f"select l.device_id, l.set_id, l.columns, l.ts, {names}"  # noqa: S608  # names come from the registry
+    cursor = await connection.cursor(row_factory=dict_row).execute(
+        f"select l.device_id, l.set_id, l.columns, l.ts, l.period_s, {names}"  # noqa: S608  # names of the registry
         f" from latest_poll l join {table(entity_type)} p on p.device_id = l.device_id and p.ts = l.ts {same_set}"
-        f" where l.device_id = any(%s) and l.type = %s and {CURRENT} and l.ts > {HORIZON} and p.ts > {HORIZON}"
+        f" where l.device_id = any(%s) and l.type = %s and l.ts > {HORIZON} and p.ts > {HORIZON}"
         f" order by l.ts limit {MAX_ROWS}",
         [devices, entity_type],
     )
+    return await cursor.fetchall()
 
 
 async def last_polls(connection: Connection, devices: list[int]) -> dict[int, tuple[datetime, float | None]]:
-    """Per device: the time of its newest poll and the shortest interval between polls of one kind, in seconds."""
+    """Per device: the time of its newest poll, and the period of its most frequent kind of poll in seconds."""
     rows = await connection.execute(
-        "select device_id, max(ts), min(interval_s) from latest_poll where device_id = any(%s) group by device_id",
+        "select device_id, max(ts), min(period_s) from latest_poll where device_id = any(%s) group by device_id",
         [devices],
     )
-    return {device: (ts, interval) async for device, ts, interval in rows}
+    return {device: (ts, period) async for device, ts, period in rows}

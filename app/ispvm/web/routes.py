@@ -178,7 +178,7 @@ async def _device(request: Request, user: User, device_id: UUID, port: str | Non
         if not devices:
             raise NotFoundError("There is no such router")
         (device,) = devices.values()
-        ports = list((await read_ports(connection, [device.id])).values())
+        ports = list((await read_ports(connection, [device.id], now)).values())
         values = {
             "user": user,
             "now": now,
@@ -187,8 +187,8 @@ async def _device(request: Request, user: User, device_id: UUID, port: str | Non
             "site": (await read_sites(connection))[device.site_id],
             "ports": ports,
             "sparklines": await _sparklines(connection, device.id),
-            "bgp": await sessions(connection, device.id, "bgp_peer", "bgp_peer"),
-            "ospf": await sessions(connection, device.id, "ospf_neighbor", "ospf_neighbor"),
+            "bgp": await sessions(connection, device.id, "bgp_peer", now),
+            "ospf": await sessions(connection, device.id, "ospf_neighbor", now),
             "events": await _recent_events(connection, device.id),
         }
     busiest = max(ports, key=lambda p: p.utilization_pct or 0, default=None)

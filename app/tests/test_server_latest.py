@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ispvm.store.latest import Row, _current
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def row(age: float, period: float | None, *names: str, device: int = 1) -> Row:
+    return {"device_id": device, "ts": NOW - timedelta(seconds=age), "period_s": period, "columns": list(names)}
+
+
+def current(*rows: Row) -> dict[str, float]:
+    """Column → age of the newest current value."""
+    return {n: (NOW - r["ts"]).total_seconds() for r, names in _current(list(rows), NOW) for n in names}
+
+
+def test_a_slow_column_stays_current_as_long_as_it_takes_to_come_again() -> None:
+    assert current(row(290, 300, "cpu_pct", "temp_c"), row(20, 30, "cpu_pct")) == {"cpu_pct": 20, "temp_c": 290}
+
+
+def test_a_fast_column_is_not_kept_alive_by_the_slow_poll_it_also_came_with() -> None:
+    assert current(row(400, 300, "cpu_pct", "temp_c"), row(380, 30, "cpu_pct")) == {"temp_c": 400}
+
+
+def test_a_column_seen_once_is_current_for_a_while() -> None:
+    assert current(row(899, None, "up")) == {"up": 899}
+    assert current(row(901, None, "up")) == {}
+
+
+def test_devices_do_not_share_their_rhythm() -> None:
+    slow, fast = row(200, 100, "up"), row(200, 10, "up", device=2)
+    assert [r["device_id"] for r, _ in _current([slow, fast], NOW)] == [1]
