@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -24,6 +25,7 @@ from .world import World
 
 USER = "ispvm"
 CREDENTIAL = "ispvm-lab.router-password"
+DARK_FILE = "dark-addresses"
 PASSWORD_FILE = "router-password"  # noqa: S105 - a file's name
 
 
@@ -64,6 +66,15 @@ def router_password(state: Path) -> str:
     return file.read_text(encoding="utf-8").rstrip("\n")
 
 
+def _recall(file: Path) -> Memory:
+    if not file.exists():
+        return Memory(began=time())
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Memory)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{file}: {error}; remove the file to begin anew") from None
+
+
 class Lab:
     """A seed's routers, answering."""
 
@@ -72,10 +83,8 @@ class Lab:
         state.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.state = state
         self._memory_file = state / "memory.json"
-        if self._memory_file.exists():
-            self.memory = msgspec.json.decode(self._memory_file.read_bytes(), type=Memory)
-        else:
-            self.memory = Memory(began=time())
+        self.memory = _recall(self._memory_file)
+        self._reconciling = asyncio.Lock()
         self.world = World(seed, Clock(self.memory.began, speed), self.memory.boots)
         self.faults = Book(self.world, self.reconcile)
         password = router_password(state)
@@ -83,21 +92,31 @@ class Lab:
             name: Station(router, self.faults, USER, password) for name, router in self.world.routers.items()
         }
         self.remember()
+        self._tell_dark(())
 
     def remember(self) -> None:
         """Write down what must outlive a restart."""
         write_secret(self._memory_file, msgspec.json.encode(self.memory))
 
     async def reconcile(self) -> None:
-        """Let sockets and memory follow the world."""
-        boots = {
-            name: router.booted for name, router in self.world.routers.items() if router.booted > self.memory.began
-        }
-        if boots != self.memory.boots:
-            self.memory.boots = boots
-            self.remember()
-        for station in self.stations.values():
-            await station.reconcile()
+        """Let sockets and files follow the world."""
+        async with self._reconciling:
+            routers = self.world.routers.values()
+            boots = {router.name: router.booted for router in routers if router.booted > self.memory.began}
+            if boots != self.memory.boots:
+                self.memory.boots = boots
+                self.remember()
+            self._tell_dark(router.spec.address for router in routers if not router.powered and not router.refusing)
+            for station in self.stations.values():
+                await station.reconcile()
+
+    def _tell_dark(self, addresses: Iterable[str]) -> None:
+        """Write down the addresses that nothing should answer on; who may change the host's addresses can follow it."""
+        file, text = self.state / DARK_FILE, "".join(f"{address}\n" for address in addresses)
+        if not file.exists() or file.read_text(encoding="ascii") != text:
+            temporary = file.with_name(f".{file.name}.new")
+            temporary.write_text(text, encoding="ascii")
+            temporary.rename(file)
 
     def status(self) -> list[dict[str, str | int | bool]]:
         """Each router: its name, whether it has power, how many clients it has."""

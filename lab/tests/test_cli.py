@@ -217,3 +217,10 @@ def test_the_readme_tells_every_fault() -> None:
     for kind in KINDS.values():
         params = ", ".join(f"`{name}={default}`" if default else f"`{name}`" for name, default in kind.params.items())
         assert f"| `{kind.name}` | {kind.does} | {params} |" in readme
+
+
+def test_a_broken_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "memory.json").write_text("{")
+    assert main(["serve", "--seed", str(SEED), "--state", str(tmp_path)]) == 1
+    assert "memory.json" in (said := capsys.readouterr().err)
+    assert "remove the file to begin anew" in said

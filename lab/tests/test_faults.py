@@ -202,11 +202,13 @@ async def test_down_is_silence_and_dead_links(net: Net) -> None:
         await asyncio.wait_for(asyncio.open_connection("127.0.0.1", net.port(OLD)), 0.3)
     assert (await port_row(net, ACCESS, "ether1"))["running"] is False
     assert await net.ask(ACCESS, "/routing/ospf/neighbor/print") == []
+    assert (net.state / "dark-addresses").read_text() == "10.89.77.105\n"
     await net.lab.faults.clear(fault.id)
     with pytest.raises(ConnectionResetError):
         await lasting.end()
     assert (await one(net, OLD, "/system/resource/print"))["uptime"] in {"0s", "1s", "2s"}
     assert (await port_row(net, ACCESS, "ether1"))["running"] is True
+    assert (net.state / "dark-addresses").read_text() == ""
     lasting.close()
 
 
@@ -364,6 +366,20 @@ async def test_config_change_shows_who(net: Net) -> None:
     await net.lab.faults.add("config-change", CORE, {"by": "kim", "action": "changed route"})
     newest = (await net.ask(CORE, "/system/history/print"))[0]
     assert (newest["by"], newest["action"]) == ("kim", "changed route")
+
+
+async def test_many_changes_at_once(net: Net) -> None:
+    routers = list(net.lab.stations)
+    for _ in range(3):
+        faults = await asyncio.gather(
+            *(
+                net.lab.faults.add("down", name, {"mode": mode})
+                for name, mode in zip(routers, ["refuse", "silent"] * 3, strict=True)
+            )
+        )
+        await asyncio.gather(*(net.lab.faults.clear(fault.id) for fault in faults))
+    for name in routers:
+        assert await one(net, name, "/system/identity/print") == {"name": name}
 
 
 async def test_faults_end_by_themselves(net: Net) -> None:
