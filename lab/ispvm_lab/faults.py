@@ -53,6 +53,7 @@ class Kind:
     params: Mapping[str, str] = field(default_factory=dict)
     effect: Effect | None = None
     drive: Drive | None = None
+    once: bool = False  # over as soon as it has happened
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def complete(self, given: Mapping[str, str]) -> Params:
@@ -83,9 +84,9 @@ def _is_number(text: str) -> bool:
 
 @contextmanager
 def _down(world: World, fault: Fault) -> Iterator[None]:
-    world.power(fault.router, False, refuse=fault.params["mode"] == "refuse")
+    world.power_off(fault.router, fault.id, refuse=fault.params["mode"] == "refuse")
     yield
-    world.power(fault.router, True)
+    world.power_on(fault.router, fault.id)
 
 
 @contextmanager
@@ -167,7 +168,7 @@ def _clock_jump(world: World, fault: Fault) -> Iterator[None]:
 @contextmanager
 def _time_zone(world: World, fault: Fault) -> Iterator[None]:
     router = world.router(fault.router)
-    router.zone = Zone(fault.params["name"], int(fault.number("minutes") * 60))
+    router.zone = Zone(fault.params["zone"], int(fault.number("minutes") * 60))
     yield
     router.zone = UTC_ZONE
 
@@ -204,12 +205,12 @@ async def _flap(book: Book, fault: Fault) -> None:
 
 
 async def _reboot(book: Book, fault: Fault) -> None:
-    book.world.power(fault.router, False)
+    book.world.power_off(fault.router, fault.id)
     try:
         await book.changed()
         await asyncio.sleep(fault.number("seconds"))
     finally:
-        book.world.power(fault.router, True)
+        book.world.power_on(fault.router, fault.id)
 
 
 _MENU = {"menu": ""}
@@ -262,7 +263,9 @@ KINDS = {
         Kind(
             "reboot", "off for some seconds, then booted: uptime and counters from 0", {"seconds": "20"}, drive=_reboot
         ),
-        Kind("counter-reset", "interface counters to 0, of one interface or all", _PORT, effect=_counter_reset),
+        Kind(
+            "counter-reset", "interface counters to 0, of one interface or all", _PORT, effect=_counter_reset, once=True
+        ),
         Kind(
             "clock-jump",
             "the clock is off by some seconds, or lost (1970)",
@@ -273,7 +276,7 @@ KINDS = {
         Kind(
             "time-zone",
             "the router keeps another time zone, so many minutes ahead of UTC",
-            {"name": "America/St_Johns", "minutes": "-210"},
+            {"zone": "America/St_Johns", "minutes": "-210"},
             effect=_time_zone,
         ),
         Kind("link-down", "what is plugged into an interface is cut", _PORT, effect=_link_down),
@@ -315,6 +318,7 @@ KINDS = {
             "somebody changed the configuration: a line in the history",
             {"by": "admin", "action": "changed firewall filter rule"},
             effect=_config_change,
+            once=True,
         ),
     )
 }
@@ -356,6 +360,13 @@ class Book:
         fault = Fault(f"f{next(self._numbers)}", name, router, complete, self.world.clock.now())
         if "interface" in complete and not (name == "counter-reset" and not complete["interface"]):
             self.world.port(router, complete["interface"])
+        if kind.once and kind.effect is not None:
+            with kind.effect(self.world, fault):
+                fault.cleared.set()
+            await self.changed()
+            return fault
+        if kind.effect or kind.drive:
+            self._refuse_twin(fault)
         if kind.effect is not None:
             effect = kind.effect(self.world, fault)
             effect.__enter__()
@@ -368,6 +379,15 @@ class Book:
             self._timers[fault.id] = asyncio.get_running_loop().call_later(seconds, self._expire, fault.id)
         await self.changed()
         return fault
+
+    def _refuse_twin(self, fault: Fault) -> None:
+        """Two faults that change the same thing could not be cleared one by one."""
+        about = ("interface", "peer", "neighbor", "name")
+        for other in self.faults.values():
+            if (other.kind, other.router) == (fault.kind, fault.router) and all(
+                other.params.get(name) == fault.params.get(name) for name in about
+            ):
+                raise ValueError(f"{fault.kind}: {other.id} is the same fault; clear that first")
 
     async def _driven(self, drive: Drive, fault: Fault) -> None:
         try:

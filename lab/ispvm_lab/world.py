@@ -232,7 +232,7 @@ class Router:
             raise ValueError(f"devices[{spec.name}].routeros: {error}") from None
         self.model: Model = model(spec.model)
         self.booted = booted
-        self.powered = True
+        self.outages: set[str] = set()
         self.ports: dict[str, Port] = {}
         self.bgp: list[Bgp] = []
         self.ospf: list[Ospf] = []
@@ -247,6 +247,11 @@ class Router:
         self.history: deque[Entry] = deque(maxlen=100)
         self._entries = 0
         self._lines: list[Line] = []
+
+    @property
+    def powered(self) -> bool:
+        """Whether it runs."""
+        return not self.outages
 
     @property
     def v7(self) -> bool:
@@ -448,13 +453,18 @@ class World:
 
     # What can happen
 
-    def power(self, name: str, on: bool, *, refuse: bool = False) -> None:
-        """Switch a router off (`refuse`: its ports are then closed, not silent), or on again: it boots."""
+    def power_off(self, name: str, cause: str, *, refuse: bool = False) -> None:
+        """Switch a router off until `cause` is gone; `refuse`: its ports are then closed, not silent."""
         router = self.router(name)
-        if router.powered == on:
-            return
-        router.powered, router.refusing = on, refuse
-        if on:
+        router.outages.add(cause)
+        router.refusing = refuse
+        self.refresh()
+
+    def power_on(self, name: str, cause: str) -> None:
+        """Take one cause of an outage away; without any, the router boots."""
+        router = self.router(name)
+        router.outages.discard(cause)
+        if router.powered:
             self._boot(router)
         self.refresh()
 

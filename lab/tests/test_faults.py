@@ -366,17 +366,26 @@ async def test_config_change_shows_who(net: Net) -> None:
     await net.lab.faults.add("config-change", CORE, {"by": "kim", "action": "changed route"})
     newest = (await net.ask(CORE, "/system/history/print"))[0]
     assert (newest["by"], newest["action"]) == ("kim", "changed route")
+    assert net.lab.faults.faults == {}  # it is over
+
+
+async def test_one_of_two_outages_ends(net: Net) -> None:
+    down = await net.lab.faults.add("down", CORE, {"mode": "refuse"})
+    reboot = await net.lab.faults.add("reboot", CORE, {"seconds": "0.1"})
+    await asyncio.wait_for(reboot.cleared.wait(), TIMEOUT)
+    assert not net.lab.world.router(CORE).powered
+    with pytest.raises(ValueError, match="down: f1 is the same fault; clear that first"):
+        await net.lab.faults.add("down", CORE)
+    await net.lab.faults.clear(down.id)
+    assert await one(net, CORE, "/system/identity/print") == {"name": CORE}
 
 
 async def test_many_changes_at_once(net: Net) -> None:
     routers = list(net.lab.stations)
     for _ in range(3):
-        faults = await asyncio.gather(
-            *(
-                net.lab.faults.add("down", name, {"mode": mode})
-                for name, mode in zip(routers, ["refuse", "silent"] * 3, strict=True)
-            )
-        )
+        modes = zip(routers, ["refuse", "silent"] * 3, strict=True)
+        adding = [net.lab.faults.add("down", name, {"mode": mode}) for name, mode in modes]
+        faults = await asyncio.gather(*adding)
         await asyncio.gather(*(net.lab.faults.clear(fault.id) for fault in faults))
     for name in routers:
         assert await one(net, name, "/system/identity/print") == {"name": name}

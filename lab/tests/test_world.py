@@ -112,10 +112,10 @@ def test_bgp_inside_survives_a_detour_but_not_an_island() -> None:
 def test_adjacencies_come_back_one_after_the_other_after_a_boot() -> None:
     lab, clock = world()
     core = lab.router("CORE-NTH-1")
-    lab.power(core.name, False)
+    lab.power_off(core.name, "x")
     clock.advance(60)
     assert all(not ospf.up for ospf in lab.router("EDGE-NTH-1").ospf if ospf.remote is core)
-    lab.power(core.name, True)
+    lab.power_on(core.name, "x")
     ready = [bgp.ready - clock.now() for bgp in core.bgp]
     assert ready == [5, 10]
     assert not core.ospf[0].established(clock.now())
@@ -202,6 +202,6 @@ def test_a_thousand_routers_are_wired_quickly() -> None:
             links.append(msgspec.structs.replace(link, name=f"{link.name}-{copy}", a=ends[0], b=ends[1]))
     lab = World(msgspec.structs.replace(small, devices=devices, links=links), ManualClock(START))
     assert len(lab.routers) == 1020
-    lab.power("CORE-NTH-1-169", False)
+    lab.power_off("CORE-NTH-1-169", "x")
     down = [port for router in lab.routers.values() for port in router.ports.values() if not port.running]
     assert len(down) == 7  # its own four and the far ends of three links
