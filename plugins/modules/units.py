@@ -25,7 +25,7 @@ options:
     elements: str
     default: []
   restart: {description: Restart these of them although they run., type: list, elements: str, default: []}
-  reload: {description: Reload these of them unless restarted or started anyway., type: list, elements: str, default: []}
+  reload: {description: Reload these of them unless restarted anyway., type: list, elements: str, default: []}
 attributes:
   check_mode: {support: full}
 author: [ISPVisualMonitor]
