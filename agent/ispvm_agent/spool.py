@@ -75,24 +75,37 @@ class Spool:
         self._db.execute("pragma synchronous = full")
         self._db.execute("pragma journal_size_limit = 16777216")
         self._db.executescript(_SCHEMA)
-        self._batches, self._bytes = self._row("select count(*), coalesce(sum(length(body)), 0) from batch")
+        self._count()
 
     def close(self) -> None:
         """Close the file; everything appended is in it already."""
         self._db.close()
 
+    def _count(self) -> None:
+        self._batches, self._bytes = self._row("select count(*), coalesce(sum(length(body)), 0) from batch")
+
     def _row(self, sql: str, *values: object) -> Any:
         return self._db.execute(sql, values).fetchone()
 
     def append(self, batch_id: UUID, body: bytes, now_ms: int | None = None) -> None:
-        """Store a batch; it is on disk when this returns. The oldest go first when space or age demand it."""
+        """Store a batch; it is on disk when this returns. The oldest go first when space or age demand it.
+
+        Raises sqlite3.Error when the disk does not take it; then nothing has changed.
+        """
         now_ms = int(time.time() * 1000) if now_ms is None else now_ms
+        try:
+            self._append(batch_id, body, now_ms)
+        except sqlite3.Error:
+            self._count()
+            raise
+
+    def _append(self, batch_id: UUID, body: bytes, now_ms: int) -> None:
         with self._db:
             self._db.execute("begin immediate")
             self._drop(
                 "older than the spool keeps",
                 self._db.execute(
-                    "select seq, created_ms, length(body) from batch where created_ms < ? order by seq",
+                    "select seq, created_ms, length(body) from batch where created_ms < ? order by created_ms",
                     (now_ms - self.max_age_ms,),
                 ).fetchall(),
             )
@@ -132,9 +145,9 @@ class Spool:
     def next(self, live_since_ms: int) -> Stored | None:
         """What to send next: the oldest batch made since `live_since_ms`, else the oldest of the backlog."""
         columns = "select seq, id, created_ms, body from batch"
-        row = self._row(f"{columns} where created_ms >= ? order by seq limit 1", live_since_ms) or self._row(
-            f"{columns} order by seq limit 1"
-        )
+        row = self._row(
+            f"{columns} where created_ms >= ? order by created_ms, seq limit 1", live_since_ms
+        ) or self._row(f"{columns} order by seq limit 1")
         return Stored(row[0], UUID(row[1]), row[2], row[3]) if row else None
 
     def delete(self, stored: Stored) -> None:

@@ -61,12 +61,22 @@ def retry_after(response: httpx.Response) -> float | None:
     return min(max(seconds, 0.0), 3600.0) if seconds == seconds else None
 
 
+def describe(response: httpx.Response) -> str:
+    """One line about a refusal: what the server says of it, if the answer is the server's."""
+    try:
+        said = msgspec.json.decode(response.content, type=ingest.Refusal)
+    except msgspec.DecodeError:
+        return f"HTTP {response.status_code} {response.reason_phrase}"
+    return f"HTTP {response.status_code}: {said.field}: {said.problem}; {said.fix}"
+
+
 class Uplink:
     """Sends what the spool holds: live data first, then the backlog in order and paced."""
 
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""
         self.health = Health()
+        self._beat_error = ""  # of the last heartbeat, so that a long outage is one line
         self._http = http
         self._spool = spool
         self._outbox = outbox
@@ -100,7 +110,7 @@ class Uplink:
             self.health.failures = 0
             self.health.last_error = ""
             return 0.0
-        reason = f"HTTP {response.status_code}: {response.text[:300]}"
+        reason = describe(response)
         if 400 <= response.status_code < 500 and not self._is_transient(response):
             _log.error("batch %s is set aside, the server will never take it: %s", stored.id, reason)
             await run(self._disk, self._spool.set_aside, stored, reason)
@@ -154,11 +164,15 @@ class Uplink:
                 content=msgspec.msgpack.encode(heartbeat),
                 headers={"content-type": "application/msgpack"},
             )
-            response.raise_for_status()
+            if response.status_code != 200:
+                raise httpx.HTTPError(describe(response))
             answer = msgspec.json.decode(response.content, type=ingest.HeartbeatAnswer)
         except (httpx.HTTPError, OSError, msgspec.DecodeError) as error:
-            _log.info("heartbeat not delivered: %s", error)
+            if str(error) != self._beat_error:
+                _log.warning("heartbeat not delivered: %s", error)
+            self._beat_error = str(error)
             return
+        self._beat_error = ""
         self.health.clock_error_seconds = round((sent + time.time()) / 2 - answer.server_time / 1000, 3)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ispvm_agent import config
 from ispvm_contract.identity import device_id
@@ -105,6 +105,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
         config.load(tmp_path / "latin.toml")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80), st.sampled_from(["agent", "server", "polling", "spool", "router"]))
 def test_any_value_gives_a_config_or_faults(value: str, table: str) -> None:
     quoted = '"' + "".join(c for c in value if c.isalnum()) + '"'

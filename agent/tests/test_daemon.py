@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import re
+import sqlite3
 import ssl
+import sys
 from pathlib import Path
+from uuid import UUID
 
+import httpx
 import pytest
 import trustme
 from agent_fakes import PASSWORD, FakeRouter, FakeServer
@@ -25,8 +32,8 @@ def server_tls(ca: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def write_config(directory: Path, server_port: int, router_port: int) -> config.Config:
-    text = f"""
+def config_text(directory: Path, server_port: int, router_port: int) -> str:
+    return f"""
 schema_version = 1
 [agent]
 name = "pop-north"
@@ -50,7 +57,6 @@ tls = "ca"
 ca_file = "{directory}/ca.crt"
 credential = "routers"
 """
-    return config.parse(text)
 
 
 async def test_a_poll_travels_from_router_to_server(
@@ -64,7 +70,7 @@ async def test_a_poll_travels_from_router_to_server(
     monkeypatch.setattr(outbox, "GATHER_SECONDS", 0.1)
     server, router = FakeServer(), FakeRouter()
     async with server.serving(server_tls(ca)) as port, router.serving(tls=server_tls(ca)):
-        settings = write_config(tmp_path, port, router.port)
+        settings = config.parse(config_text(tmp_path, port, router.port))
         running = asyncio.create_task(daemon.run(settings, metrics_port=0))
         async with asyncio.timeout(10):
             while len(server.batches) < 2:
@@ -86,3 +92,63 @@ async def test_a_poll_travels_from_router_to_server(
     assert "interface.rx_bps" not in interfaces.columns
     assert server.heartbeats[0].routers[0].name == "CORE-NTH-1"
     assert router.logins == 1
+
+
+DRIVER = """
+import asyncio, sys
+from pathlib import Path
+from ispvm_agent import config, daemon, outbox, service
+service.log_to_journal()
+outbox.GATHER_SECONDS = 0.1
+asyncio.run(daemon.run(config.load(Path(sys.argv[1])), metrics_port=0))
+"""
+
+
+def spooled(directory: Path) -> set[UUID]:
+    """What is on disk, read beside a running agent."""
+    path = directory / "state" / "spool.sqlite3"
+    if not path.exists():
+        return set()
+    with contextlib.closing(sqlite3.connect(path, timeout=5)) as db:
+        try:
+            return {UUID(row[0]) for row in db.execute("select id from batch")}
+        except sqlite3.OperationalError:  # not created yet
+            return set()
+
+
+async def test_kill_9_and_an_outage_lose_and_double_nothing(tmp_path: Path, ca: trustme.CA) -> None:
+    secrets = tmp_path / "credentials"
+    secrets.mkdir()
+    (secrets / credentials.SERVER_TOKEN).write_text("the-token")
+    (secrets / credentials.router_credential("routers")).write_text(PASSWORD)
+    environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(secrets), "PYTHONPATH": os.pathsep.join(sys.path)}
+    server, router = FakeServer(), FakeRouter()
+    server.replies = [httpx.Response(503) for _ in range(1000)]
+
+    async def start() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", DRIVER, str(tmp_path / "agent.toml"), env=environment, stderr=asyncio.subprocess.PIPE
+        )
+
+    async with server.serving(server_tls(ca)) as port, router.serving(tls=server_tls(ca)):
+        (tmp_path / "agent.toml").write_text(config_text(tmp_path, port, router.port))
+        first = await start()
+        async with asyncio.timeout(20):
+            while len(await asyncio.to_thread(spooled, tmp_path)) < 3:  # noqa: ASYNC110 - a file of another process
+                await asyncio.sleep(0.1)
+        first.kill()
+        await first.communicate()
+        before = await asyncio.to_thread(spooled, tmp_path)
+        server.replies.clear()
+        second = await start()
+        async with asyncio.timeout(20):
+            while not before <= {batch.id for batch in server.batches}:
+                server.arrived.clear()
+                await server.arrived.wait()
+        second.terminate()
+        _, log = await second.communicate()
+    assert second.returncode == 0, log.decode()
+    assert len({batch.id for batch in server.batches}) == len(server.batches)
+    moments = [(poll.entity_type, poll.ts) for batch in server.batches for poll in batch.polls]
+    assert len(set(moments)) == len(moments)
+    assert not re.search(rb"the-token|correct horse", log)

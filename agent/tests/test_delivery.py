@@ -174,6 +174,15 @@ async def test_a_batch_from_our_own_wrong_clock_waits(rig: Rig) -> None:
     assert rig.depth().batches == 1
 
 
+async def test_a_refusal_is_one_line(rig: Rig) -> None:
+    await rig.batch()
+    rig.server.replies = [httpx.Response(502, content=b"<html>\n<body>\n"), refusal(403, "Authorization")]
+    await rig.send_next()
+    assert rig.uplink.health.last_error == "HTTP 502 Bad Gateway"
+    await rig.send_next()
+    assert rig.uplink.health.last_error == "HTTP 403: Authorization: bad; fix"
+
+
 async def test_retry_after_is_honoured(rig: Rig) -> None:
     await rig.batch()
     rig.server.replies = [refusal(429, **{"retry-after": "7"})]

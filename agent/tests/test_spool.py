@@ -108,6 +108,31 @@ def test_it_is_durable_by_its_settings(tmp_path: Path) -> None:
     assert spool._row("pragma journal_mode") == ("wal",)
 
 
+def test_a_batch_that_cannot_be_stored_changes_nothing(spool: Spool) -> None:
+    known = uuid4()
+    older = uuid4()
+    spool.append(older, b"x" * 500, now_ms=0)
+    spool.append(known, b"x" * 100, now_ms=1)
+    with pytest.raises(sqlite3.IntegrityError):  # after room was made for it
+        spool.append(known, b"x" * 600, now_ms=2)
+    depth = spool.depth()
+    assert (depth.batches, depth.bytes, depth.dropped_batches) == (2, 600, 0)
+    assert drain(spool) == [older, known]
+
+
+def test_a_long_backlog_is_not_searched_for_live_data(spool: Spool) -> None:
+    seen: list[str] = []
+    spool._db.set_trace_callback(seen.append)
+    spool.next(5)
+    spool.append(uuid4(), b"x")
+    spool._db.set_trace_callback(None)
+    asked = [statement for statement in seen if "created_ms >" in statement or "created_ms <" in statement]
+    assert len(asked) == 2
+    for statement in asked:
+        plan = " ".join(row[3] for row in spool._db.execute(f"explain query plan {statement}"))
+        assert "USING INDEX batch_created" in plan
+
+
 _WRITER = """
 import sys, uuid
 from pathlib import Path

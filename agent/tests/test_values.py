@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ispvm_agent.routeros import values
 
@@ -28,6 +28,7 @@ def test_no_duration(text: str | None) -> None:
     assert values.duration(text) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_duration_or_none(text: str) -> None:
     found = values.duration(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ispvm_agent.routeros import wire
 from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, decode_text, encode_length, encode_sentence
@@ -56,6 +56,7 @@ def oracle(data: bytes, count: int) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(reply_word, st.dictionaries(key, ascii_text | text, max_size=8)), max_size=8), st.data())
 def test_same_as_librouteros_however_the_bytes_arrive(
     sentences: list[tuple[str, dict[str, str]]], data: st.DataObject
@@ -167,6 +168,7 @@ def test_empty_word_cannot_be_sent() -> None:
         encode_sentence(["/login", ""])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_garbage_gives_sentences_or_a_wire_error(data: bytes, cuts: list[int]) -> None:
     try:
@@ -176,6 +178,7 @@ def test_garbage_gives_sentences_or_a_wire_error(data: bytes, cuts: list[int]) -
     assert all(sentence.reply for sentence in found)
 
 
+@settings(deadline=None)
 @given(text)
 def test_utf8_survives(value: str) -> None:
     assert decode_text(value.encode().decode("latin-1")) == value
