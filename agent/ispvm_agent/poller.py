@@ -168,9 +168,7 @@ class Poller:
         }
         commands = list(dict.fromkeys(command for _, needed in asked.values() for command in needed))
         replies = dict(zip(commands, await session.run(commands), strict=True))
-        resource = replies.get(Command.RESOURCE)
-        if resource is None:
-            raise RouterError("protocol", "the resource collector is not enabled")
+        resource = replies[Command.RESOURCE]
         version = self._version_in(resource, session)
         moment = self._moment(resource)
         findings = self._collect(asked, replies, moment, session)

@@ -66,11 +66,30 @@ class Spool:
     """The spool of one agent. Not for use from several threads at a time."""
 
     def __init__(self, directory: Path, max_bytes: int, max_age_ms: int) -> None:
-        """Open or create the spool in `directory`; raises OSError or sqlite3.Error."""
+        """Open or create the spool in `directory`; raises OSError or sqlite3.Error.
+
+        A file that is damaged beyond opening is moved aside: the agent goes on, and the ledger says so.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.max_bytes = max_bytes
         self.max_age_ms = max_age_ms
-        self._db = sqlite3.connect(directory / "spool.sqlite3", isolation_level=None, check_same_thread=False)
+        path = directory / "spool.sqlite3"
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):  # the disk or its rights are at fault, not the file
+                raise
+            self._db.close()
+            for suffix in ("", "-wal", "-shm"):
+                damaged = directory / f"spool.sqlite3{suffix}"
+                if damaged.exists():
+                    damaged.replace(directory / f"damaged-spool.sqlite3{suffix}")
+            self._open(path)
+            now = int(time.time() * 1000)
+            self._db.execute("insert into gap values (null, ?, ?, 1, 0, ?)", (now, now, f"spool file damaged: {error}"))
+
+    def _open(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("pragma journal_mode = wal")
         self._db.execute("pragma synchronous = full")
         self._db.execute("pragma journal_size_limit = 16777216")

@@ -102,6 +102,15 @@ def test_counts_survive_a_restart(tmp_path: Path) -> None:
     assert (depth.batches, depth.bytes) == (1, 7)
 
 
+def test_a_damaged_file_is_moved_aside_and_declared(tmp_path: Path) -> None:
+    (tmp_path / "spool.sqlite3").write_bytes(b"this is not a database" * 100)
+    spool = Spool(tmp_path, 1000, HOUR)
+    spool.append(uuid4(), b"x")
+    assert (spool.depth().batches, spool.depth().dropped_batches) == (1, 1)
+    assert "damaged" in spool.gaps()[0].reason
+    assert (tmp_path / "damaged-spool.sqlite3").exists()
+
+
 def test_it_is_durable_by_its_settings(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1000, HOUR)
     assert spool._row("pragma synchronous") == (2,)

@@ -178,6 +178,30 @@ def test_garbage_gives_sentences_or_a_wire_error(data: bytes, cuts: list[int]) -
     assert all(sentence.reply for sentence in found)
 
 
+row = st.lists(st.tuples(st.sampled_from(["a", "b", "name"]), ascii_text | text), max_size=4)
+mutation = st.tuples(st.integers(0, 400), st.integers(0, 255))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(row, max_size=6), st.lists(mutation, max_size=3), st.lists(st.integers(0, 400), max_size=8))
+def test_broken_streams_mean_the_same_however_the_bytes_arrive(
+    rows: list[list[tuple[str, str]]], mutations: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    """Rows alike and unlike, with some bytes changed: the same sentences, or an error, in one piece and in many."""
+    raw = bytearray(b"".join(encode_sentence(["!re", *(f"={k}={v}" for k, v in row)]) for row in rows))
+    for at, byte in mutations:
+        if raw:
+            raw[at % len(raw)] = byte
+    try:
+        whole = decode(bytes(raw))
+    except WireError:
+        with pytest.raises(WireError):
+            decode(bytes(raw), cuts)
+    else:
+        assert decode(bytes(raw), cuts) == whole
+        assert decode(bytes(raw), list(range(len(raw)))) == whole
+
+
 @settings(deadline=None)
 @given(text)
 def test_utf8_survives(value: str) -> None:
