@@ -1,7 +1,9 @@
-"""Filters that roles and inventories share: how the database is sized for a host and its load."""
+"""Filters that roles and inventories share: how the database is sized for a host and its load; networks."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
 from typing import Any
 
 # Chunks begin and end on whole hours that divide a day, or on whole days.
@@ -62,6 +64,17 @@ def worker_connections(cores: Any) -> int:
     return clamp(positive("cores", cores), 4, 16)
 
 
+def within(address: str, networks: Iterable[str]) -> bool:
+    """Whether an address is in one of the networks, IPv4 or IPv6; a network written wrongly is an error naming it."""
+    known = []
+    for network in networks:
+        try:
+            known.append(ipaddress.ip_network(network))
+        except ValueError as error:
+            raise FilterError(f"{network!r} is no network: {error}") from error
+    return any(ipaddress.ip_address(address) in network for network in known)
+
+
 class FilterModule:
     """Ansible looks here."""
 
@@ -71,4 +84,5 @@ class FilterModule:
             "chunk_hours": chunk_hours,
             "server_connections": server_connections,
             "worker_connections": worker_connections,
+            "within": within,
         }

@@ -56,3 +56,16 @@ def test_chunk_hours_names_what_is_wrong(bad: object) -> None:
 def test_pools_follow_the_cores(cores: int, server: int, worker: int) -> None:
     assert filters.server_connections(cores) == server
     assert filters.worker_connections(cores) == worker
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [("192.0.2.9", True), ("192.0.3.9", False), ("2001:db8::1", True), ("2001:db9::1", False)],
+)
+def test_within(address: str, inside: bool) -> None:
+    assert filters.within(address, ["192.0.2.0/24", "2001:db8::/32"]) is inside
+
+
+def test_within_names_the_wrong_network() -> None:
+    with pytest.raises(ValueError, match=r"^'192\.0\.2\.1/24' is no network"):
+        filters.within("192.0.2.9", ["192.0.2.1/24"])

@@ -62,7 +62,9 @@ def test_unprivileged_ping(host: Host) -> None:
 def test_local_fact(host: Host) -> None:
     fact = host.file("/etc/ansible/facts.d/ispvm.fact")
     assert fact.mode == 0o644
-    assert json.loads(fact.content_string) == {"version": "", "environment": "demo", "components": []}
+    assert json.loads(fact.content_string) == {
+        "version": "", "environment": "demo", "components": [], "admin_networks": ["10.89.77.0/24"],
+    }  # fmt: skip
 
 
 def test_database_set_is_left_alone_by_unattended_upgrades(host: Host) -> None:
