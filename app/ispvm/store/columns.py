@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from functools import cache, lru_cache
+from itertools import chain, repeat
 from math import isfinite
 from typing import Literal
 
@@ -75,12 +75,33 @@ def register(context: AdaptContext | AdaptersMap = adapters) -> None:
         target.register_dumper(kind, _dumper(kind))
 
 
-# kind → (array class, element type oid, element size, struct letter)
-_PACKING: dict[Kind, tuple[type[PackedArray], int, int, str]] = {
-    "real": (RealArray, 700, 4, "f"),
-    "bigint": (BigintArray, 20, 8, "q"),
-    "smallint": (SmallintArray, 21, 2, "h"),
-    "boolean": (BooleanArray, 16, 1, "?"),
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """How values of one kind travel: array class, element type's oid and size, struct letter, Python's own types."""
+
+    array: type[PackedArray]
+    oid: int
+    size: int
+    letter: str
+    exact: frozenset[type]
+
+    def body(self, values: Sequence[Value]) -> bytes:
+        """The elements, each with its length before it."""
+        return _elements(self.letter, len(values)).pack(
+            *chain.from_iterable(zip(repeat(self.size), values, strict=False))
+        )
+
+
+@lru_cache(maxsize=4096)
+def _elements(letter: str, count: int) -> struct.Struct:
+    return struct.Struct(">" + f"i{letter}" * count)
+
+
+_PACKING: dict[Kind, _Packing] = {
+    "real": _Packing(RealArray, 700, 4, "f", frozenset({float, int})),
+    "bigint": _Packing(BigintArray, 20, 8, "q", frozenset({int})),
+    "smallint": _Packing(SmallintArray, 21, 2, "h", frozenset({int})),
+    "boolean": _Packing(BooleanArray, 16, 1, "?", frozenset({bool})),
 }
 
 
@@ -117,23 +138,31 @@ class Column:
 
     def pack(self, values: Sequence[Value]) -> PackedArray:
         """Checked values as a PostgreSQL array; raises ValueError naming the first wrong one."""
+        packing = _PACKING[self.kind]
+        if set(map(type, values)) <= packing.exact:
+            # All of the right type: packing itself refuses what is out of range, the sum shows infinity and NaN.
+            try:
+                if self.kind != "smallint" and (self.kind != "real" or isfinite(sum(values))):  # type: ignore[arg-type]
+                    return packing.array(_header(packing, len(values), 0) + packing.body(values))
+            except (struct.error, OverflowError):
+                pass
         self.check(values)
-        array, oid, size, letter = _PACKING[self.kind]
         if self.kind in ("bigint", "smallint"):
             values = [None if v is None else int(v) for v in values]
-        count = len(values)
-        if None not in values:
-            body = struct.pack(">" + f"i{letter}" * count, *chain.from_iterable((size, v) for v in values))
-            return array(struct.pack(">5i", 1, 0, oid, count, 1) + body)
-        some = struct.Struct(f">i{letter}")
-        body = b"".join(b"\xff\xff\xff\xff" if v is None else some.pack(size, v) for v in values)
-        return array(struct.pack(">5i", 1, 1, oid, count, 1) + body)
+        one = struct.Struct(f">i{packing.letter}")
+        body = b"".join(b"\xff\xff\xff\xff" if v is None else one.pack(packing.size, v) for v in values)
+        return packing.array(_header(packing, len(values), int(None in values)) + body)
+
+
+def _header(packing: _Packing, count: int, nulls: int) -> bytes:
+    """One dimension beginning at 1, as array_recv reads it."""
+    return struct.pack(">5i", 1, nulls, packing.oid, count, 1)
 
 
 def pack_positions(positions: Sequence[int]) -> SmallintArray:
     """Positions within a key set (0-based) as smallint[]."""
-    body = struct.pack(">" + "ih" * len(positions), *chain.from_iterable((2, p) for p in positions))
-    return SmallintArray(struct.pack(">5i", 1, 0, 21, len(positions), 1) + body)
+    packing = _PACKING["smallint"]
+    return SmallintArray(_header(packing, len(positions), 0) + packing.body(positions))
 
 
 def _kind(metric: Metric) -> Kind:

@@ -25,7 +25,17 @@ def open_pool(dsn: str, size: int) -> Pool:
     beyond that the caller is told to come back (503), before anything falls over.
     """
     return AsyncConnectionPool(
-        dsn, min_size=min(2, size), max_size=size, timeout=2.0, max_waiting=4 * size, open=False, configure=_configure
+        dsn,
+        min_size=min(2, size),
+        max_size=size,
+        timeout=2.0,
+        max_waiting=4 * size,
+        # Fail over fast: a connection that died with the database is noticed before it is handed out, and a long outage
+        # does not end in a long back-off.
+        check=AsyncConnectionPool.check_connection,
+        reconnect_timeout=5.0,
+        open=False,
+        configure=_configure,
     )
 
 

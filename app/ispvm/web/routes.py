@@ -47,6 +47,7 @@ _pages = Environment(
 )
 _pages.filters |= {
     "bps": show.bps,
+    "capacity": show.capacity,
     "size": show.size,
     "pct": show.pct,
     "number": show.number,

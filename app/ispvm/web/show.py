@@ -8,17 +8,26 @@ from datetime import datetime
 from ispvm.health.state import ago
 
 NOTHING = "–"
+_RATES = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 
 
 def bps(value: float | None) -> str:
     """A rate in bit/s with three digits: 4.74 Gbit/s."""
     if value is None:
         return NOTHING
-    for unit, size in (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+    for unit, size in _RATES:
         if abs(value) >= size:
             scaled = value / size
             return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f} {unit}"
     return f"{value:.0f} bit/s"
+
+
+def capacity(value: float | None) -> str:
+    """A nominal rate without needless digits: 10 Gbit/s."""
+    if value is None:
+        return NOTHING
+    unit, factor = next(((u, f) for u, f in _RATES if value >= f), ("bit/s", 1.0))
+    return f"{value / factor:g} {unit}"
 
 
 def size(value: float | None) -> str:
