@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from . import eve, eve_export
 from .control import Request, ask
 from .faults import KINDS
 from .lab import Lab, Override, notify_ready
+from .synthetic import synthetic
 from .traffic import Clock
 from .world import World
 
@@ -85,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     exporter.add_argument("--output", type=Path, metavar="FILE.unl", help="default: the seed's name with .unl")
     exporter.set_defaults(run=_export_eve)
 
+    big = commands.add_parser("synthetic-seed", help="make a seed of any size, for measuring")
+    big.add_argument("output", type=Path, metavar="FILE.json")
+    big.add_argument("--routers", type=int, default=1000)
+    big.add_argument("--interfaces", type=int, default=50, help="of each router")
+    big.add_argument("--pppoe-sessions", type=int, default=0, help="of each leaf of the tree")
+    big.add_argument("--network", type=IPv4Network, default=IPv4Network("127.1.0.0/16"), help="default: %(default)s")
+    big.set_defaults(run=_synthetic_seed)
+
     check = commands.add_parser("check-seed", help="say what is wrong with a seed")
     check.add_argument("seed", type=Path, metavar="FILE")
     check.set_defaults(run=_check_seed)
@@ -114,13 +123,21 @@ def _import_eve(options: argparse.Namespace) -> int:
     made = eve.imported(eve.read(options.lab), _choices(options))
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    text = json.dumps(msgspec.to_builtins(made.seed), indent=2, ensure_ascii=False) + "\n"
-    return _written(options.output or options.lab.with_suffix(".json"), text)
+    return _written(options.output or options.lab.with_suffix(".json"), _json(made.seed))
 
 
 def _export_eve(options: argparse.Namespace) -> int:
     text = eve_export.exported(seeds.load(options.seed))
     return _written(options.output or options.seed.with_suffix(".unl"), text)
+
+
+def _synthetic_seed(options: argparse.Namespace) -> int:
+    made = synthetic(options.routers, options.interfaces, options.network, options.pppoe_sessions)
+    return _written(options.output, _json(made))
+
+
+def _json(seed: seeds.Seed) -> str:
+    return json.dumps(msgspec.to_builtins(seed), indent=2, ensure_ascii=False) + "\n"
 
 
 def _written(path: Path, text: str) -> int:

@@ -92,7 +92,7 @@ class Connection:
         self.router = station.router
         self.reader = reader
         self.writer = writer
-        host, port = writer.get_extra_info("peername")[:2]
+        host, port = (writer.get_extra_info("peername") or ("gone", 0))[:2]
         self.peer = f"{host}:{port}"
         self.via = "api-ssl" if secure else "api"
         self.number = number
@@ -184,10 +184,14 @@ class Connection:
         task = asyncio.create_task(self._run(command))
         if command.tag:
             self._running[command.tag] = task
-            task.add_done_callback(lambda _: self._running.pop(command.tag, None))
+            task.add_done_callback(lambda ended: self._forget(command.tag, ended))
         else:
             self._untagged.add(task)
             task.add_done_callback(self._untagged.discard)
+
+    def _forget(self, tag: str, ended: asyncio.Task[None]) -> None:
+        if self._running.get(tag) is ended:
+            del self._running[tag]
 
     async def _cancel(self, command: Command) -> None:
         """End the command of the given tag, or all: each answers that it was interrupted."""

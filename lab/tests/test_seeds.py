@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 
 import pytest
 from ispvm_contract import seed as seeds
 from ispvm_lab.menus import link_address
+from ispvm_lab.synthetic import synthetic
 from ispvm_lab.traffic import ManualClock
 from ispvm_lab.world import World
 from lab_clients import SEEDS
@@ -15,9 +16,25 @@ NAMES = sorted(path.name for path in SEEDS.glob("*.json"))
 ONLY_V7 = ("CCR2116", "CCR2216", "CCR2004", "RB5009")
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, "synthetic"])
 def seed(request: pytest.FixtureRequest) -> seeds.Seed:
+    if request.param == "synthetic":
+        return synthetic(60, 10, IPv4Network("127.1.0.0/24"), pppoe_sessions=5)
     return seeds.load(SEEDS / str(request.param))
+
+
+def test_seeds_pass_the_contracts_check(seed: seeds.Seed) -> None:
+    assert seeds.check(seed) == []
+
+
+def test_a_synthetic_seed_has_the_size_asked_for() -> None:
+    made = synthetic(1000, 52, IPv4Network("127.1.0.0/16"))
+    assert {len(device.interfaces) for device in made.devices} == {52}
+    assert (len(made.devices), len(made.links)) == (1000, 999)
+    with pytest.raises(ValueError, match=r"--network: 10.0.0.0/30 has 2 addresses, and 9 routers need one each"):
+        synthetic(9, 10, IPv4Network("10.0.0.0/30"))
+    with pytest.raises(ValueError, match="--interfaces: 3 is too few"):
+        synthetic(9, 3, IPv4Network("10.0.0.0/24"))
 
 
 def test_each_seed_has_a_tenant_of_its_own() -> None:
