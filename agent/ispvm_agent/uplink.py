@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sqlite3
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -143,13 +144,15 @@ class Uplink:
         while True:
             self._outbox.appended.clear()
             live_since = int((time.time() - LIVE_SECONDS) * 1000)
-            stored = await on_disk(self._disk, self._spool.next, live_since)
-            if stored is None:
-                await self._outbox.appended.wait()
-                continue
             started = time.monotonic()
-            wait = await self.send(stored)
-            if wait == 0.0 and stored.created_ms < live_since:
+            try:
+                stored = await on_disk(self._disk, self._spool.next, live_since)
+                wait = 0.0 if stored is None else await self.send(stored)
+            except sqlite3.Error as error:  # a full disk: what was sent may be sent again, which is harmless
+                stored, wait = None, self._failed(f"the spool cannot be used: {error}")
+            if stored is None and not wait:
+                await self._outbox.appended.wait()
+            elif stored is not None and not wait and stored.created_ms < live_since:
                 # Backlog takes at most half of the server's time for us, and never delays live data by more than
                 # one batch.
                 wait = min(time.monotonic() - started, 1.0)

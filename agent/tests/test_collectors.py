@@ -240,6 +240,21 @@ def test_bgp_v7_joins_sessions_with_what_is_configured() -> None:
     assert peers["cached"].prefixes_in is None
 
 
+def test_bgp_v7_join_does_not_depend_on_session_names_alone() -> None:
+    connections = [
+        {"name": "a", "remote.address": "192.0.2.1"},  # two connections to one address: names decide
+        {"name": "b", "remote.address": "192.0.2.1/32"},
+        {"name": "c", "remote.address": "2001:db8::1/128"},
+    ]
+    sessions = [
+        {"name": "b-1", "remote.address": "192.0.2.1", "established": "true"},
+        {"name": "a-1", "remote.address": "192.0.2.1"},
+        {"name": "anything", "remote.address": "2001:db8::1", "established": "true"},
+    ]
+    states = {peer.name: peer.state for peer in peers_v7(connections, sessions)}
+    assert states == {"a": "idle", "b": "established", "c": "established"}
+
+
 def test_bgp_change_is_an_event_and_a_disabled_peer_none() -> None:
     collector = Bgp()
     connection = {"name": "a", "remote.address": "192.0.2.1"}

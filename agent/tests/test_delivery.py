@@ -212,6 +212,24 @@ async def test_a_spool_that_cannot_write_is_said_and_polling_goes_on(rig: Rig) -
     assert rig.depth().batches == 1
 
 
+async def test_a_full_disk_stops_neither_delivery_nor_the_agent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be deleted: the batch is sent again, and the server knows it."""
+    monkeypatch.setattr(Uplink, "_failed", lambda uplink, reason: 0.01)
+    await rig.batch()
+    rig.disk.submit(rig.spool._db.execute, "pragma query_only = on").result()
+    running = asyncio.create_task(rig.uplink.run())
+    async with asyncio.timeout(5):
+        await rig.server.arrived.wait()
+        rig.server.arrived.clear()
+        await rig.server.arrived.wait()
+    assert not running.done()
+    assert len(rig.server.batches) == 1
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    rig.disk.submit(rig.spool._db.execute, "pragma query_only = off").result()
+
+
 async def test_an_answer_that_is_none_keeps_the_batch(rig: Rig) -> None:
     await rig.batch()
     other = msgspec.json.encode(ingest.BatchAnswer(uuid4(), "stored"))

@@ -60,54 +60,59 @@ def peers_v6(rows: list[values.Row]) -> list[Peer]:
     return peers
 
 
-def _address(text: str) -> str:
-    """An address without prefix length or port."""
-    return text.partition("/")[0]
+def _address(row: values.Row) -> str:
+    """The one remote address of a connection or session; "" for a range, which accepts anybody in it."""
+    address, _, length = values.text(row, "remote.address").partition("/")
+    return address if length in ("", "128" if ":" in address else "32") else ""
+
+
+def _take_session(name: str, remote: str, sessions: list[values.Row]) -> values.Row | None:
+    """Remove and return the session of a connection: to the same address, by preference called "name-1", then live."""
+    candidates = [session for session in sessions if _address(session) == remote]
+    if not candidates:
+        return None
+    best = max(
+        candidates,
+        key=lambda session: (
+            re.sub(r"-\d+$", "", values.text(session, "name")) == name,
+            values.boolean(session, "established") is True,
+        ),
+    )
+    del sessions[next(place for place, session in enumerate(sessions) if session is best)]
+    return best
 
 
 def peers_v7(connections: list[values.Row], sessions: list[values.Row]) -> list[Peer]:
-    """Configured connections with their session, then sessions of connections that accept anybody.
+    """Configured connections with their session, then sessions of connections that accept anybody in a range.
 
-    A session is named like its connection and "-1". Sessions are cached by the router, so only `established` counts,
-    and a connection without a session is down.
+    The router keeps ended sessions for some time, so only `established` counts; a connection without session is down.
     """
     unmatched = list(sessions)
     peers = []
     for connection in connections:
-        name, remote = values.text(connection, "name") or "?", _address(values.text(connection, "remote.address"))
-        remote_as = values.integer(connection, "remote.as")
-        mine = [
-            session
-            for session in unmatched
-            if re.sub(r"-\d+$", "", values.text(session, "name")) == name
-            and (not remote or _address(session.get("remote.address", "")) in ("", remote))
-        ]
+        name, remote = values.text(connection, "name") or "?", _address(connection)
+        session = _take_session(name, remote, unmatched) if remote else None
         if values.boolean(connection, "disabled"):
-            unmatched = [session for session in unmatched if session not in mine]
-            peers.append(Peer(name, remote, remote_as, None))
-        elif remote and "/" not in connection.get("remote.address", "").removesuffix("/32").removesuffix("/128"):
-            unmatched = [session for session in unmatched if session not in mine]
-            live = next((session for session in mine if values.boolean(session, "established")), None)
-            peers.append(_session(name, remote, remote_as, live))
+            peers.append(Peer(name, remote, values.integer(connection, "remote.as"), None))
+        elif remote:
+            peers.append(_peer(name, remote, values.integer(connection, "remote.as"), session))
     for session in unmatched:
-        remote = _address(values.text(session, "remote.address"))
-        live = session if values.boolean(session, "established") else None
-        peers.append(
-            _session(values.text(session, "name") or remote or "?", remote, values.integer(session, "remote.as"), live)
-        )
+        remote = _address(session)
+        name = values.text(session, "name") or remote or "?"
+        peers.append(_peer(name, remote, values.integer(session, "remote.as"), session))
     return peers
 
 
-def _session(name: str, remote: str, remote_as: int | None, live: values.Row | None) -> Peer:
-    if live is None:
+def _peer(name: str, remote: str, remote_as: int | None, session: values.Row | None) -> Peer:
+    if session is None or not values.boolean(session, "established"):
         return Peer(name, remote, remote_as, "idle")
     return Peer(
         name,
         remote,
-        remote_as or values.integer(live, "remote.as"),
+        remote_as or values.integer(session, "remote.as"),
         "established",
-        values.duration(live.get("uptime")),
-        values.integer(live, "prefix-count"),
+        values.duration(session.get("uptime")),
+        values.integer(session, "prefix-count"),
     )
 
 
