@@ -20,7 +20,12 @@ PLAYBOOK = """
   tasks:
     - include_role: {name: "{{ role }}", tasks_from: preflight.yml, rolespec_validate: false}
 """
-DEBIAN_13 = {"distribution": "Debian", "distribution_major_version": "13", "distribution_version": "13.2", "local": {}}
+DEBIAN_13 = {
+    "distribution": "Debian",
+    "distribution_major_version": "13",
+    "distribution_version": "13.2",
+    "ansible_local": {},
+}
 CASES: list[tuple[str, dict[str, Any], str]] = [
     (
         "base",
@@ -29,7 +34,10 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "base",
-        {"ansible_facts": {**DEBIAN_13, "local": {"ispvm": {"environment": "production"}}}, "base_environment": "demo"},
+        {
+            "ansible_facts": {**DEBIAN_13, "ansible_local": {"ispvm": {"environment": "production"}}},
+            "base_environment": "demo",
+        },
         "localhost is a production host and base_environment says demo",
     ),
     (
