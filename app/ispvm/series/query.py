@@ -209,9 +209,9 @@ def _raw(metric: Metric, entity: Entity) -> str:
 
 _MINUTES = """
 with found as (
-    select r.hour + make_interval(mins => m.at::int - 1) as ts, m.mean, coalesce(m.low, m.mean) as low,
+    select r.hour + make_interval(mins => m.minute) as ts, m.mean, coalesce(m.low, m.mean) as low,
            coalesce(m.high, m.mean) as high
-    from rollup_1m r, unnest(r.mean, r.low, r.high) with ordinality as m(mean, low, high, at)
+    from rollup_1m r, unnest(r.minutes, r.mean, r.low, r.high) as m(minute, mean, low, high)
     where r.entity_id = %(entity)s and r.metric_id = (select id from metric where name = %(metric)s)
       and r.hour >= %(hour)s and r.hour < %(end)s and m.mean is not null
 ), resets as (

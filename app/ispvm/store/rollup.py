@@ -36,46 +36,38 @@ def rolled(entity_type: str) -> list[Column]:
 def _statement(entity_type: str) -> str:
     """Recompute one hour: unnest the arrays once, one line per metric, then both rollups from the same lines."""
     wanted = rolled(entity_type)
-    arrays = array_columns(entity_type)
-    names = ", ".join(c.name for c in wanted)
-    if arrays:
+    if array_columns(entity_type):
+        names = ", ".join(c.name for c in wanted)
         source = (
-            f"{table(entity_type)} p cross join lateral unnest({', '.join(f'p.{c.name}' for c in wanted)})"  # noqa: S608
-            f" with ordinality as u({names}, at)"
-            " join (select s.id as set_id, x.entity_id, x.at from entity_set s,"
-            " unnest(s.entities) with ordinality as x(entity_id, at)"
-            " where s.device_id = %(device)s and s.type = %(type)s) s"
-            " on s.set_id = p.set_id and s.at = u.at join entity e on e.id = s.entity_id"
+            f"{table(entity_type)} p join entity_set s on s.id = p.set_id"  # names of the registry
+            f" cross join lateral unnest({', '.join(f'p.{c.name}' for c in wanted)}) with ordinality as u({names}, at)"
+            " join entity e on e.id = s.entities[u.at] and e.device_id = %(device)s"
         )
         alias, reset = "u", "(u.at - 1 = any(p.reset))"
     else:
         source = f"{table(entity_type)} p join entity e on e.device_id = p.device_id and e.type = 'device'"
         alias, reset = "p", "(cardinality(p.reset) > 0)"
-    lines = [f"('{c.metric.name}', {alias}.{c.name}{'::int' if c.kind == 'boolean' else ''}::real)" for c in wanted]
+    values = {c.metric.name: f"{alias}.{c.name}{'::int' if c.kind == 'boolean' else ''}::real" for c in wanted}
     if entity_type == "interface":
-        lines.append("('interface.utilization_pct', (greatest(u.rx_bps, u.tx_bps) * 100.0 / e.capacity_bps)::real)")
+        values["interface.utilization_pct"] = "(greatest(u.rx_bps, u.tx_bps) * 100.0 / e.capacity_bps)::real"
+    lines = ", ".join(f"((select id from metric where name = '{name}'), {v})" for name, v in values.items())  # noqa: S608
     return f"""
 with line as materialized (
-    select e.id as entity_id, m.id as metric_id, p.ts, v.value, coalesce({reset}, false) as reset
-    from {source}
-    cross join lateral (values {", ".join(lines)}) as v(name, value)
-    join metric m on m.name = v.name
+    select e.id as entity_id, v.metric_id, p.ts, v.value, coalesce({reset}, false) as reset
+    from {source} cross join lateral (values {lines}) as v(metric_id, value)
     where p.device_id = %(device)s and p.ts >= %(hour)s and p.ts < %(hour)s + interval '1 hour'
 ), minute as (
-    select entity_id, metric_id, extract(minute from ts)::int as at, avg(value)::real as mean,
+    select entity_id, metric_id, extract(minute from ts)::smallint as at, avg(value)::real as mean,
            min(value) as low, max(value) as high, count(*) as n
     from line where value is not null group by 1, 2, 3
-), filled as (
-    select k.entity_id, k.metric_id, array_agg(x.mean order by g.at) as mean, array_agg(x.low order by g.at) as low,
-           array_agg(x.high order by g.at) as high, bool_or(x.n > 1) as several
-    from (select distinct entity_id, metric_id from minute) k cross join generate_series(0, 59) g(at)
-    left join minute x on x.entity_id = k.entity_id and x.metric_id = k.metric_id and x.at = g.at group by 1, 2
 ), minutes as (
-    insert into rollup_1m as r (tenant_id, device_id, entity_id, metric_id, hour, mean, low, high)
-    select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, mean,
-           case when several then low end, case when several then high end from filled
+    insert into rollup_1m as r (tenant_id, device_id, entity_id, metric_id, hour, minutes, mean, low, high)
+    select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, array_agg(at order by at),
+           array_agg(mean order by at), case when max(n) > 1 then array_agg(low order by at) end,
+           case when max(n) > 1 then array_agg(high order by at) end
+    from minute group by entity_id, metric_id
     on conflict (entity_id, metric_id, hour) do update
-    set mean = excluded.mean, low = excluded.low, high = excluded.high
+    set minutes = excluded.minutes, mean = excluded.mean, low = excluded.low, high = excluded.high
 )
 insert into rollup_1h as r (tenant_id, device_id, entity_id, metric_id, hour, n, sum, min, max, resets, samples)
 select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, count(value), sum(value::float8), min(value), max(value),
