@@ -24,6 +24,7 @@ _UPSTREAM_SHARE = 0.22  # upload as a share of download
 OSPF_SECONDS = 8.0
 BGP_SECONDS = 3.0
 BGP_STAGGER_SECONDS = 5.0  # after a boot, sessions come up one after the other
+PRIVATE_AS = 64512
 PACKET_BITS = 8 * 870  # every packet is of mean size
 CACHED_SESSION_SECONDS = 45.0  # v7 keeps showing a lost session for some time
 
@@ -236,7 +237,7 @@ class Router:
         self.ports: dict[str, Port] = {}
         self.bgp: list[Bgp] = []
         self.ospf: list[Ospf] = []
-        self.local_as = 64512
+        self.local_as = PRIVATE_AS
         self.skew = between(-0.8, 0.8, self.name, "skew")
         self.clock_jumps: dict[str, float] = {}
         self.zone = UTC_ZONE
@@ -359,9 +360,8 @@ class World:
         self._peer()
         for router in self.routers.values():
             router.note(router.booted, "system,info", "router rebooted")
-            router.changed(
-                max(router.booted, clock.origin - 86400 * between(1, 9, router.name, "edit")), "noc", "changed"
-            )
+            edited = clock.origin - 86400 * between(1, 9, router.name, "edit")
+            router.changed(max(router.booted, edited), "noc", "changed firewall filter rule")
         self.refresh()
 
     def router(self, name: str) -> Router:
@@ -429,9 +429,7 @@ class World:
             uplinks = [port for port in router.ports.values() if "uplink:true" in port.spec.tags]
             for index, peer in enumerate(router.spec.bgp_peers):
                 session = Bgp(index, spec=peer, remote=self._loopbacks.get(peer.remote_address))
-                if session.remote is not None:
-                    router.local_as = peer.remote_as
-                else:
+                if session.remote is None:
                     session.uplink = uplinks[outside] if outside < len(uplinks) else None
                     outside += 1
                 self._settle(session, router, "bgp", 300)
@@ -445,11 +443,25 @@ class World:
                 )
                 self._settle(adjacency, router, "ospf", 40)
                 router.ospf.append(adjacency)
+        for router in self.routers.values():
+            router.local_as = self._local_as(router)
+
+    def _local_as(self, router: Router) -> int:
+        """The AS that the router's peers in the seed know it by; by default a private one."""
+        known = (
+            far.spec.remote_as
+            for bgp in router.bgp
+            if bgp.remote is not None
+            for far in bgp.remote.bgp
+            if far.remote is router
+        )
+        return next(known, PRIVATE_AS)
 
     def _settle(self, adjacency: Adjacency, router: Router, kind: str, after_boot: float) -> None:
         """An adjacency that came up some time after its router did, before the world began."""
-        later = router.uptime(self.clock.origin) * fraction(router.name, kind, adjacency.index) * 0.8
-        adjacency.since = adjacency.ready = router.booted + min(after_boot, later) + later
+        share = fraction(router.name, kind, adjacency.index)
+        later = after_boot * (0.1 + 0.9 * share) + router.uptime(self.clock.origin) * 0.8 * share
+        adjacency.since = adjacency.ready = router.booted + later
 
     # What can happen
 

@@ -205,3 +205,23 @@ def test_a_thousand_routers_are_wired_quickly() -> None:
     lab.power_off("CORE-NTH-1-169", "x")
     down = [port for router in lab.routers.values() for port in router.ports.values() if not port.running]
     assert len(down) == 7  # its own four and the far ends of three links
+
+
+def test_the_as_of_a_router_is_what_its_peers_call_it() -> None:
+    seed = seeds.load(SEEDS / "demo_small.json")
+    edge, core = seed.devices[:2]
+    edge.bgp_peers[1].remote_as = 65001  # the core is in another AS
+    lab = World(seed, ManualClock(START))
+    assert lab.router(core.name).local_as == 65001
+    assert lab.router(edge.name).local_as == 64512
+    assert lab.router("AGG-HBR-1").local_as == 64512  # no BGP
+
+
+def test_a_restarted_emulator_brings_a_rebooted_router_up_in_order() -> None:
+    seed = seeds.load(SEEDS / "demo_small.json")
+    clock = ManualClock(START)
+    lab = World(seed, clock, {"CORE-NTH-1": START + 100})
+    clock.advance(1000)
+    core = lab.router("CORE-NTH-1")
+    for adjacency in (*core.bgp, *core.ospf):
+        assert core.booted < adjacency.ready <= core.booted + 300
