@@ -152,6 +152,7 @@ class Poller:
             return self._session
         self._session = await connect(target_of(self.router), self.router.user, self.password, self._tagged)
         self._tagged = self._session.tagged
+        self._due = dict.fromkeys(_SLOWER, 0.0)  # it may have been rebooted or upgraded: ask for everything
         return self._session
 
     async def _ask(self, now: float) -> None:
@@ -326,7 +327,6 @@ class Poller:
         loop = asyncio.get_running_loop()
         Poller.errors_total += 1
         self.close()
-        self._due = dict.fromkeys(_SLOWER, 0.0)  # once it is back, ask for everything
         self._failures += 1
         wait = backoff(error.state, self._failures, self.periods["fast"])
         self._next_try = loop.time() + wait * random.uniform(0.9, 1.1)  # noqa: S311

@@ -22,7 +22,7 @@ from ispvm_agent.routeros.session import RouterError, Session, connect
 _VERSIONS = ((6, 49), (7, 22))
 _WITHHELD = (
     "passwords, keys and other secrets: no command asks for a field that holds one",
-    "configuration: no command exports it, no comment is read",
+    "configuration: no command exports it, no comment is read; of a change only who, when and what kind",
     "subscribers: PPP sessions, DHCP leases and connections are counted by the router, never listed; "
     f"interfaces of the types {', '.join(SUBSCRIBER_TYPES)} are not asked for",
     "routes, ARP, neighbours, logs, users, MAC addresses: never asked for",

@@ -61,6 +61,7 @@ def menus_v7() -> dict[str, Answer]:
                                       "established": "true", "uptime": "3h2m", "prefix-count": 12}),
         "/routing/ospf/neighbor": rows({"router-id": "10.255.0.2", "address": "10.0.0.2", "interface": "ether1",
                                         "state": "Full", "adjacency": "1d2h"}),
+        "/system/history": rows({".id": "*1", "by": "admin", "action": "changed ip address", "time": "14:27:01"}),
         "/ppp/active": count(812),
         "/ip/dhcp-server/lease": count(40),
         "/ip/firewall/connection": count(99),

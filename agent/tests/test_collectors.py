@@ -15,6 +15,7 @@ from ispvm_agent.collectors.base import Collector, Findings, Happening, Moment, 
 from ispvm_agent.collectors.bgp import STATES as BGP_STATES
 from ispvm_agent.collectors.bgp import Bgp, peers_v7
 from ispvm_agent.collectors.counts import Connections, DhcpLeases, PppSessions
+from ispvm_agent.collectors.history import History
 from ispvm_agent.collectors.interfaces import Interfaces
 from ispvm_agent.collectors.ospf import FORGET_SECONDS, Ospf
 from ispvm_agent.collectors.ospf import STATES as OSPF_STATES
@@ -328,6 +329,47 @@ def test_counts() -> None:
     assert publish(DhcpLeases(), answer(ret="0")).device == {"dhcp.leases.active": 0}
     assert publish(Connections(), answer(ret=None)).device == {}
     assert publish(Connections(), answer(ret="many")).device == {}
+
+
+# history
+
+
+def entry(number: int, action: str = "changed ip address", time: str = "14:27:01") -> dict[str, str]:
+    return {".id": f"*{number:X}", "by": "admin", "action": action, "time": time}
+
+
+def said(found: Findings) -> list[str | None]:
+    return [event.new for event in found.events]
+
+
+def test_history_tells_new_changes_once() -> None:
+    collector = History()
+    assert publish(collector, answer(entry(1), entry(2))).events == []
+    added = publish(collector, answer(entry(1), entry(2), entry(3, "changed <script>\0 settings")))
+    assert said(added) == ["admin: changed <script> settings (14:27:01)"]
+    tomorrow = answer(entry(1, time="jul/19 14:27:01"), entry(3, "changed <script>\0 settings"))
+    assert said(publish(collector, tomorrow)) == []
+
+
+def test_history_across_reboot_and_restart() -> None:
+    collector = History()
+    publish(collector, answer(entry(1)))
+    rebooted = publish(collector, answer(entry(1, "renumbered")), moment=Moment(0, uptime=5, rebooted=True))
+    assert said(rebooted) == []
+    assert said(publish(collector, answer(entry(1, "renumbered"), entry(2)))) == [
+        "admin: changed ip address (14:27:01)"
+    ]
+    after = History()
+    after.restore(collector.learned())
+    assert said(publish(after, answer(entry(1, "renumbered"), entry(2), entry(3)))) == [
+        "admin: changed ip address (14:27:01)"
+    ]
+
+
+def test_history_of_a_busy_script_is_cut() -> None:
+    collector = History()
+    publish(collector, answer())
+    assert said(publish(collector, answer(*map(entry, range(120)))))[-1] == "and 70 more changes"
 
 
 # system

@@ -237,6 +237,17 @@ async def test_counter_reset_gives_no_spike(lab: Lab) -> None:
     assert {event.name for event in rig.events} == {"interface.counter.reset"}
 
 
+async def test_a_configuration_change_is_an_event_with_who_and_what(lab: Lab) -> None:
+    for name in (V6, V7):
+        rig = Rig(lab, lab.router(name))
+        await rig.poll()
+        await lab.fault("config-change", name, by="alice", action="changed filter rule")
+        await rig.poll()
+        (event,) = rig.events
+        assert event.name == "config.changed.detected"
+        assert (event.new or "").startswith("alice: changed filter rule (")
+
+
 async def test_clock_jump_and_lost_clock(lab: Lab) -> None:
     rig = Rig(lab, lab.router(V7))
     await lab.fault("clock-jump", V7, seconds="3600")

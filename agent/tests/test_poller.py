@@ -79,7 +79,7 @@ async def test_one_login_and_one_write_for_many_polls() -> None:
     assert router.logins == router.connections == 1
     assert router.reads[0] == 1  # login
     assert router.reads[1] == 1  # the version, once
-    assert router.reads[2:] == [13, 13, 13, 13]
+    assert router.reads[2:] == [14, 14, 14, 14]
 
 
 async def test_a_missing_menu_disables_one_collector_with_a_reason() -> None:

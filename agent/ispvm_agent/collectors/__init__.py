@@ -5,6 +5,7 @@ from __future__ import annotations
 from ispvm_agent.collectors.base import Collector
 from ispvm_agent.collectors.bgp import Bgp
 from ispvm_agent.collectors.counts import Connections, DhcpLeases, PppSessions
+from ispvm_agent.collectors.history import History
 from ispvm_agent.collectors.interfaces import Interfaces
 from ispvm_agent.collectors.ospf import Ospf
 from ispvm_agent.collectors.system import Clock, Health, Identity, Ntp, Resource, Routerboard
@@ -14,5 +15,5 @@ def catalogue() -> list[Collector]:
     """A fresh set of collectors for one router."""
     return [
         Resource(), Interfaces(), Clock(), Bgp(), Ospf(), PppSessions(), DhcpLeases(), Connections(),
-        Health(), Ntp(), Identity(), Routerboard(),
+        Health(), Ntp(), Identity(), Routerboard(), History(),
     ]  # fmt: skip

@@ -53,6 +53,7 @@ class Command(Enum):
         "router-id", "address", "interface", "state", "adjacency", "dr-address", "backup-dr-address",
     )  # fmt: skip
     OSPF_V7 = _print("/routing/ospf/neighbor", "router-id", "address", "interface", "state", "adjacency")
+    HISTORY = _print("/system/history", ".id", "by", "action", "time")
     PPP_COUNT = _count("/ppp/active")
     DHCP_COUNT = _count("/ip/dhcp-server/lease", "?status=bound")
     CONNECTION_COUNT = _count("/ip/firewall/connection")
