@@ -106,8 +106,9 @@ class Poller:
                 Poller.jobs_running += 1
                 try:
                     await self.poll()
-                except Exception:
+                except Exception as error:
                     _log.exception("%s: the poll ended in an error of the agent", self.router.name)
+                    self._failed(RouterError("protocol", f"error in the agent: {error!r}"))
                 finally:
                     Poller.jobs_running -= 1
                 tick = max(tick + 1, int((loop.time() - start) / fast) + 1)
@@ -188,7 +189,7 @@ class Poller:
         if reply.done is None:
             raise session.failure or RouterError("timeout", "no answer")
         if reply.trap is not None:
-            raise RouterError("protocol", f"/system/resource cannot be read: {reply.trap}")
+            raise RouterError("trap", f"/system/resource cannot be read: {reply.trap}")
         version = values.version(reply.rows[0].get("version")) if reply.rows else None
         if version is None:
             raise RouterError("protocol", "the router does not tell its version")

@@ -131,6 +131,7 @@ _FIXES = {
     "`address`",
     "unreachable": "check the address {r.address}, the route to it and firewalls for TCP port {r.port}",
     "timeout": "the router is overloaded or the path loses packets: look at `/system resource print` there",
+    "trap": "on the router: the group of user {r.user} needs the policies read and api",
     "protocol": 'check port {r.port} and tls = "{r.tls}": api-ssl needs a certificate on the router that fits '
     "ca_file or fingerprint_sha256",
 }
@@ -164,7 +165,9 @@ async def _examine_collectors(session: Session, verdicts: dict[str, Any]) -> dic
     (resource,) = await session.run([Command.RESOURCE])
     version = values.version(resource.rows[0].get("version")) if resource.rows else None
     if version is None:
-        raise session.failure or RouterError("protocol", f"/system/resource tells no version: {resource.trap or ''}")
+        raise session.failure or RouterError(
+            "trap", f"/system/resource tells no version: {resource.trap or 'no answer'}"
+        )
     for collector in collectors.catalogue():
         commands = collector.ask(version)
         replies = dict(zip(commands, await session.run(commands), strict=True))

@@ -282,6 +282,18 @@ async def test_rhythm_survives_a_poll_that_raises(monkeypatch: pytest.MonkeyPatc
         with contextlib.suppress(asyncio.CancelledError):
             await running
     assert seen >= 3
+    assert rig.poller.summary.state == "protocol"
+    assert "boom" in rig.poller.summary.detail
+
+
+async def test_a_router_that_may_not_be_read_says_so() -> None:
+    router = FakeRouter()
+    router.menus["/system/resource"] = trap("not enough permissions (9)")
+    async with router.serving():
+        rig = Rig(router)
+        down = await rig.poll()
+    assert rig.value(down, "device.api.up") is False
+    assert (rig.poller.summary.state, "not enough permissions" in rig.poller.summary.detail) == ("trap", True)
 
 
 def test_tiers_keep_their_periods() -> None:

@@ -17,9 +17,9 @@ def first(reply: Reply) -> values.Row:
     return reply.rows[0] if reply.rows else {}
 
 
-def present(**metrics: Value) -> dict[str, Value]:
-    """Metrics that have a value, with `__` written for the dot."""
-    return {name.replace("__", "."): value for name, value in metrics.items() if value is not None}
+def present(metrics: dict[str, Value]) -> dict[str, Value]:
+    """Those that have a value."""
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 class Resource(Stateless):
@@ -43,11 +43,13 @@ class Resource(Stateless):
         about = {"routeros": "version", "architecture": "architecture-name", "model": "board-name"}
         found = Findings(about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))})
         found.device = present(
-            device__uptime_seconds=moment.uptime,
-            device__cpu_pct=values.number(row, "cpu-load"),
-            device__mem_total_bytes=total,
-            device__mem_used_bytes=None if total is None or free is None else total - free,
-            device__disk_free_bytes=values.integer(row, "free-hdd-space"),
+            {
+                "device.uptime_seconds": moment.uptime,
+                "device.cpu_pct": values.number(row, "cpu-load"),
+                "device.mem_total_bytes": total,
+                "device.mem_used_bytes": None if total is None or free is None else total - free,
+                "device.disk_free_bytes": values.integer(row, "free-hdd-space"),
+            }
         )
         return found
 
@@ -109,7 +111,7 @@ class Health(Stateless):
         readings = [reading for sensor in sensors if (reading := values.number(row, sensor)) is not None]
         return Findings(
             device=present(
-                device__temp_c=readings[0] if readings else None, device__voltage_v=values.number(row, "voltage")
+                {"device.temp_c": readings[0] if readings else None, "device.voltage_v": values.number(row, "voltage")}
             )
         )
 
@@ -136,7 +138,10 @@ class Clock(Stateless):
         skew = router.timestamp() + 0.5 - (reply.midpoint + moment.wall_offset)
         return Findings(
             device=present(
-                device__clock__skew_seconds=round(skew, 3), device__clock__uncertainty_seconds=round(half_trip + 1.0, 3)
+                {
+                    "device.clock.skew_seconds": round(skew, 3),
+                    "device.clock.uncertainty_seconds": round(half_trip + 1.0, 3),
+                }
             )
         )
 
@@ -164,4 +169,4 @@ class Ntp(Stateless):
         elif values.boolean(row, "enabled"):
             age, every = values.duration(row.get("last-update-before")), values.duration(row.get("poll-interval"))
             synced = bool(row.get("active-server")) and age is not None and age < 4 * (every or 900.0)
-        return Findings(device=present(device__ntp__synced=synced))
+        return Findings(device=present({"device.ntp.synced": synced}))

@@ -15,7 +15,7 @@ from ispvm_agent.routeros.commands import Command
 from ispvm_agent.routeros.values import Row
 from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, encode_sentence
 
-Trouble = Literal["auth", "refused", "timeout", "unreachable", "protocol"]
+Trouble = Literal["auth", "refused", "timeout", "unreachable", "trap", "protocol"]
 Tls = Literal["ca", "pin", "anonymous", "off"]
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
