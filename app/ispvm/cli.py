@@ -80,7 +80,7 @@ def _seed_apply(settings: Settings, arguments: argparse.Namespace) -> int:
 def _login_link(settings: Settings, arguments: argparse.Namespace) -> int:
     from ispvm.inventory.people import login_link
 
-    print(login_link(settings, arguments.user, arguments.tenant, arguments.valid_minutes))
+    print(login_link(settings, arguments.user, arguments.tenant, arguments.valid_minutes, arguments.role))
     return 0
 
 
@@ -130,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     apply.set_defaults(run=_seed_apply)
 
     link = command("login-link", _login_link, "print an address that signs in once")
-    link.add_argument("--user", default="admin", help="made as administrator if there is none of that name")
+    link.add_argument("--user", default="admin", help="made if there is none of that name; default: admin")
+    link.add_argument(
+        "--role", choices=["admin", "noc", "readonly"], default="admin", help="of a new user; default: admin"
+    )
     link.add_argument("--tenant", help="needed for a new user when there are several tenants")
     link.add_argument("--valid-minutes", type=int, default=60, metavar="N")
 

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from ispvm_contract.ingest import Refusal
-from psycopg import OperationalError
+from psycopg import DataError, OperationalError
 from psycopg.errors import QueryCanceled
 from psycopg_pool import PoolTimeout, TooManyRequests
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 RETRY_SECONDS = 5
+
+
+class RefusalOut(BaseModel):
+    """The contract's Refusal, for OpenAPI."""
+
+    field: str = Field(description="the field at fault")
+    problem: str
+    fix: str = Field(description="what to do")
+
+
+# For `APIRouter(responses=…)`: how every refusal of a reading route looks.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"model": RefusalOut, "description": "Nobody is signed in"},
+    404: {"model": RefusalOut, "description": "Not there, or not yours"},
+    422: {"model": RefusalOut, "description": "A parameter is wrong"},
+    503: {"model": RefusalOut, "description": "Too busy, or too slow a query"},
+}
 
 
 class RefusedError(Exception):
@@ -61,6 +80,11 @@ async def _busy(_: Request, error: Exception) -> Response:
     )
 
 
+async def _unstorable(_: Request, error: Exception) -> Response:
+    """What types allow and the database does not, such as a NUL character or a number out of range."""
+    return answer(422, Refusal("request", str(error).splitlines()[0], "send values that can be stored"))
+
+
 def install(app: FastAPI) -> None:
     """Make the application answer every error in this shape."""
     for kind, handler in {
@@ -70,5 +94,6 @@ def install(app: FastAPI) -> None:
         PoolTimeout: _busy,
         TooManyRequests: _busy,
         OperationalError: _busy,
+        DataError: _unstorable,
     }.items():
         app.add_exception_handler(kind, handler)

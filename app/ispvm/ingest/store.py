@@ -14,9 +14,11 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import MAX_FUTURE_SECONDS, Batch, BatchAnswer, DevicePatch, Poll, Rejection
 from ispvm_contract.registry import registry
+from msgspec import Struct
 from psycopg.types.json import Jsonb
 
 from ispvm.store.columns import array_columns, columns, landing_types, pack_positions, table
@@ -102,7 +104,9 @@ async def _patch_devices(
     foreign = set(names.values()) - set(known.devices)
     for at, patch in enumerate(patches):
         where = f"inventory_patch.devices[{at}]"
-        if patch.site not in sites:
+        if _unstorable(patch):
+            rejected.append(Rejection(where, NUL))
+        elif patch.site not in sites:
             rejected.append(
                 Rejection(where, f"site {patch.site!r} is not one of this agent's; enroll the agent with it")
             )
@@ -156,7 +160,9 @@ async def _patch_entities(
     rows = []
     for at, patch in enumerate(batch.inventory_patch.entities):
         where = f"inventory_patch.entities[{at}]"
-        if patch.device not in known.devices:
+        if _unstorable(patch):
+            rejected.append(Rejection(where, NUL))
+        elif patch.device not in known.devices:
             rejected.append(Rejection(where, _unknown_device(patch.device)))
         elif patch.entity_type not in landing_types() or not array_columns(patch.entity_type):
             rejected.append(Rejection(where, f"entity_type {patch.entity_type!r} is not in the registry"))
@@ -211,6 +217,14 @@ async def _find_sets(connection: Connection, sender: Sender, batch: Batch, known
             known.sets[device, kind, name] = (row[0], len(keys))
 
 
+def _unstorable(part: Struct) -> bool:
+    """Whether a text in it holds the one character that PostgreSQL cannot keep."""
+    return b"\\u0000" in msgspec.json.encode(part)
+
+
+NUL = "holds a NUL character, which cannot be stored"
+
+
 def _unknown_device(device: UUID) -> str:
     return f"device {device} is not known at this agent's sites; send it in inventory_patch.devices"
 
@@ -242,6 +256,10 @@ def _poll_row(
     ts = moment(poll.ts)
     if fault := _time_fault(ts, now, oldest):
         raise ValueError(fault)
+    if "\0" in poll.source:
+        raise ValueError(f"source: {NUL}")
+    if poll.interval_s is not None and not 0 <= poll.interval_s < 1e9:
+        raise ValueError(f"interval_s: {poll.interval_s} is not a time in seconds")
     device = known.devices[poll.device][0]
     row: dict[str, Any] = {"device_id": device, "ts": ts, "quality": QUALITY[poll.quality], "source": poll.source}
     row["interval_s"], length = poll.interval_s, 1
@@ -383,6 +401,8 @@ async def _store_events(
             fault = _unknown_device(event.device)
         elif event.name not in registry().events:
             fault = f"event {event.name!r} is not in the registry"
+        elif _unstorable(event):
+            fault = NUL
         if fault:
             rejected.append(Rejection(f"events[{at}]", fault))
             continue

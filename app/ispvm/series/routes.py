@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from ispvm.health.state import State
-from ispvm.refusal import RefusedError
+from ispvm.refusal import RESPONSES, RefusedError
 from ispvm.series.cache import json_response
 from ispvm.series.overview import Agent, Device, Overview, Port, overview, read_devices, read_ports, read_sites
 from ispvm.series.query import MAX_POINTS, MAX_RANGE, STATEMENT_MS, Series, find_entity, metric_of, read_series
@@ -19,7 +19,7 @@ from ispvm.store.latest import latest_entities
 from ispvm.store.pool import Connection, transaction
 from ispvm.web.auth import SignedIn, User
 
-router = APIRouter(prefix="/api/v1", tags=["dashboard"])
+router = APIRouter(prefix="/api/v1", tags=["dashboard"], responses=RESPONSES)
 
 
 class DeviceOut(BaseModel):

@@ -39,6 +39,8 @@ from ispvm.web.topology import HEIGHT, WIDTH, lay_out
 # Forms are small; nothing else is posted here.
 router = APIRouter(include_in_schema=False, max_body_size=64 * 1024)
 MIN_PASSWORD = 12
+# What needs somebody comes first.
+URGENCY = [State.DOWN, State.DEGRADED, State.AGENT_OFFLINE, State.STALE, State.NEVER, State.UP]
 # argon2id with the library's parameters (RFC 9106, second choice). Takes tens of milliseconds: never on the event loop.
 _hasher = PasswordHasher()
 
@@ -123,9 +125,12 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
     found = await cached_overview(request, user)
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         events = await _recent_events(connection)
+    urgency = {device.id: URGENCY.index(device.health.state) for device in found.devices.values()}
     by_site = defaultdict(list)
-    for device in found.devices.values():
+    for device in sorted(found.devices.values(), key=lambda d: (urgency[d.id], d.name)):
         by_site[device.site_id].append(device)
+    worst = {site: min((urgency[device.id] for device in by_site[site]), default=len(URGENCY)) for site in found.sites}
+    sites = sorted(found.sites.values(), key=lambda site: (worst[site.id], site.name))
     return {
         "user": user,
         "now": found.now,
@@ -133,6 +138,7 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
         "counts": found.counts(),
         "states": list(State),
         "by_site": by_site,
+        "sites": sites,
         "busiest": found.busiest(),
         "topology": lay_out(found),
         "width": WIDTH,

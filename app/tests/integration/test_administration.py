@@ -150,6 +150,17 @@ def test_login_links_say_what_is_missing(
     assert capsys.readouterr().out.startswith(f"{settings.public_url}/login/one-time/")
 
 
+async def test_a_link_can_make_people_of_other_roles(
+    world: World, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user = f"wall-{world.tenant}"
+    assert run(config_file, "login-link", "--user", user, "--tenant", world.tenant, "--role", "readonly") == 0
+    link = capsys.readouterr().out.strip().removeprefix(world.settings.public_url)
+    assert (await world.client.post(link)).status_code == 303
+    page = (await world.client.get("/account")).text
+    assert f"ReadOnly of Tenant {world.tenant}" in page
+
+
 def test_upkeep_drops_what_retention_no_longer_keeps(settings: Settings, owner: psycopg.Connection) -> None:
     upkeep(settings, now=True)
     owner.execute(

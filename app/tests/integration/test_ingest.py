@@ -13,7 +13,7 @@ from feeder import AGENT, HEADERS, encode, ms
 from ispvm.inventory.agents import enroll, listing, revoke
 from ispvm.server import create_app
 from ispvm_contract.identity import set_id
-from ispvm_contract.ingest import Batch, DevicePatch, EntityPatch, Event, InventoryPatch, Poll
+from ispvm_contract.ingest import Agent, Batch, DevicePatch, EntityPatch, Event, InventoryPatch, Poll
 from server_world import World
 
 TABLES = (
@@ -247,3 +247,43 @@ async def test_an_impossible_time_in_a_heartbeat_is_refused_by_name(world: World
         setattr(beat.routers[0] if "." in field else beat, field.rpartition(".")[2], 1 << 62)
         answer = await world.send(beat, "heartbeat")
         assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+async def test_what_the_database_cannot_keep_is_rejected_and_the_rest_is_stored(world: World) -> None:
+    batch = world.feeder.batch([world.now()])
+    device = world.feeder.id("EDGE-NTH-1")
+    batch.inventory_patch.devices[1].model = "CCR\0"
+    batch.inventory_patch.entities.append(EntityPatch(device, "interface", "x", "a\0b"))
+    batch.events.append(Event(uuid4(), ms(world.now()), "device.rebooted", device, "info", payload={"a": "\0"}))
+    batch.polls.append(Poll(device, ms(world.now()) - 1, "device", {"device.cpu_pct": [1.0]}, source="\0"))
+    batch.polls.append(Poll(device, ms(world.now()) - 2, "device", {"device.cpu_pct": [1.0]}, interval_s=float("nan")))
+    rejected = msgspec.convert((await world.sent(batch))["rejected"], list[dict[str, str]])
+    assert [r["at"] for r in rejected] == [
+        "inventory_patch.devices[1]",
+        f"inventory_patch.entities[{len(batch.inventory_patch.entities) - 1}]",
+        f"polls[{len(batch.polls) - 2}]",
+        f"polls[{len(batch.polls) - 1}]",
+        "events[0]",
+    ]
+    assert world.count("poll_device") == 6
+
+
+async def test_no_odd_request_ends_in_an_error_of_the_server(world: World) -> None:
+    beat = world.feeder.heartbeat(world.now())
+    beat.agent = Agent("pop", "a\0")
+    assert (await world.send(beat, "heartbeat")).status_code == 422
+    beat.agent, beat.buffer_depth = AGENT, 1 << 40
+    assert (await world.send(beat, "heartbeat")).status_code == 422
+    device = world.feeder.id("EDGE-NTH-1")
+    for path in (
+        f"/api/v1/series?device={device}&metric=interface.rx_bps&key=%00",
+        f"/api/v1/series?device={device}&metric=%00",
+        f"/devices/{device}?port=%00",
+        "/login/one-time/%00",
+        "/devices/%00",
+        "/static/..%2f..%2fserver.py",
+        "/static/%00",
+    ):
+        assert (await world.client.get(path)).status_code in (200, 404, 410, 422), path
+    form = {"name": "\0", "password": "\0"}
+    assert (await world.client.post("/login", data=form)).status_code in (403, 422)
