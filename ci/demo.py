@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,23 +52,21 @@ def wait_for_routers() -> list[str]:
     """Sign in with a one-time link of its own and wait until every router of the seed is up with data."""
     seed = json.loads((ROOT / "seeds" / "demo_small.json").read_text())
     expected = {device["name"] for device in seed["devices"]}
-    with tempfile.NamedTemporaryFile("w", suffix=".crt") as authority:
-        authority.write(on_appliance("cat", "/etc/ispvm/tls/ca.crt"))
-        authority.flush()
-        with httpx.Client(base_url=URL, verify=authority.name, headers={"Origin": URL}, timeout=10) as browser:
-            sign_in(browser, login_link())
-            seen: set[str] = set()
-            deadline = time.monotonic() + SECONDS_UNTIL_LIVE
-            while seen != expected:
-                if time.monotonic() > deadline:
-                    raise testhost.TesthostError(f"no live data from {', '.join(sorted(expected - seen))}")
-                answer = browser.get("/api/v1/devices")
-                answer.raise_for_status()
-                up = {device["name"] for device in answer.json()["devices"] if device["state"] == "up"}
-                for name in sorted(up & expected - seen):
-                    print(f"    {name} is up", flush=True)
-                seen |= up & expected
-                time.sleep(0.5)
+    trust = ssl.create_default_context(cadata=on_appliance("cat", "/etc/ispvm/tls/ca.crt"))
+    with httpx.Client(base_url=URL, verify=trust, headers={"Origin": URL}, timeout=10) as browser:
+        sign_in(browser, login_link())
+        seen: set[str] = set()
+        deadline = time.monotonic() + SECONDS_UNTIL_LIVE
+        while seen != expected:
+            if time.monotonic() > deadline:
+                raise testhost.TesthostError(f"no live data from {', '.join(sorted(expected - seen))}")
+            answer = browser.get("/api/v1/devices")
+            answer.raise_for_status()
+            up = {device["name"] for device in answer.json()["devices"] if device["state"] == "up"}
+            for name in sorted(up & expected - seen):
+                print(f"    {name} is up", flush=True)
+            seen |= up & expected
+            time.sleep(0.5)
     return sorted(seen)
 
 

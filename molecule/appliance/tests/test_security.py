@@ -18,6 +18,8 @@ from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[3]
 TESTHOST = [sys.executable, str(ROOT / "ci" / "testhost.py")]
+# a whole installation runs inside a fixture
+pytestmark = pytest.mark.timeout(900)
 FIRST = ROOT / "molecule/appliance/inventory/hosts.yml"
 SECOND = ("m-appliance-two", "10.89.77.46")
 
@@ -71,16 +73,18 @@ def site(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def second(appliance: Host) -> Iterator[Host]:
-    """Another appliance, installed by the same playbook from the same checkout; without routers and demo data."""
+    """Another appliance from the same checkout and playbook, without demo data, its one router not there."""
     assert appliance
     subprocess.run([*TESTHOST, "up", *SECOND], check=True)
     name, address = SECOND
     variables = yaml.safe_load(FIRST.read_text())["all"]["vars"]
     del variables["ispvm_seed"], variables["ispvm_seed_directory"]
+    variables |= {"ispvm_public_name": address, "agent_require_credentials": False}
+    variables["ispvm_routers"] = [{"name": "R1", "site": "nowhere", "address": "192.0.2.1"}]
     member = {"hosts": {name: None}}
     inventory = ROOT / ".cache" / "molecule" / "second.yml"
     everything = {
-        "hosts": {name: {"ansible_host": address}}, "vars": variables | {"ispvm_public_name": address},
+        "hosts": {name: {"ansible_host": address}}, "vars": variables,
         "children": {"appliance": member, "agents": member},
     }  # fmt: skip
     inventory.write_text(json.dumps({"all": everything}))
