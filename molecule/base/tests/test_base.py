@@ -29,6 +29,23 @@ def test_firewall_reload_leaves_other_tables_and_adds_nothing(host: Host) -> Non
     host.check_output("nft delete table inet somebody_else")
 
 
+def test_firewall_survives_debians_unit_which_flushes_everything(host: Host) -> None:
+    host.check_output("systemctl restart nftables")
+    assert "policy drop" in host.check_output("nft list chain inet ispvm input")
+    host.check_output("systemctl stop nftables")
+    assert not host.service("ispvm-nftables").is_running  # the unit tells the truth
+    host.check_output("systemctl start ispvm-nftables")
+    assert "policy drop" in host.check_output("nft list chain inet ispvm input")
+
+
+def test_flushed_ruleset_is_seen_by_the_next_run(host: Host) -> None:
+    assert host.check_output("/etc/ansible/facts.d/ispvm_firewall.fact") == '{"loaded": true}'
+    host.check_output("nft delete table inet ispvm")
+    assert host.check_output("/etc/ansible/facts.d/ispvm_firewall.fact") == '{"loaded": false}'
+    host.check_output("systemctl reload ispvm-nftables")
+    assert host.check_output("/etc/ansible/facts.d/ispvm_firewall.fact") == '{"loaded": true}'
+
+
 @pytest.mark.parametrize("user", ["root", "nobody"])
 def test_clock_state_is_readable_by_everybody(host: Host, user: str) -> None:
     assert host.service("chrony").is_running
