@@ -34,14 +34,15 @@ def sql(host: Host, query: str) -> str:
     return str(host.check_output("runuser -u postgres -- psql -XAtqd ispvm -c %s", query))
 
 
+MARK = "update deployment set environment = '{}'"
+
+
 @pytest.fixture
 def production(host: Host) -> Iterator[None]:
-    """The database says it is production; a superuser puts it back afterwards, which no command of ours can."""
-    host.check_output(
-        "runuser -u postgres -- psql -Xqd ispvm -c %s", "update deployment set environment = 'production'"
-    )
+    """The database says it is production. Putting it back takes a superuser who switches the database's guard off."""
+    sql(host, MARK.format("production"))
     yield
-    host.check_output("runuser -u postgres -- psql -Xqd ispvm -c %s", "update deployment set environment = 'demo'")
+    sql(host, f"set session_replication_role = replica; {MARK.format('demo')}")
 
 
 def test_the_bundle_is_in_the_database(host: Host) -> None:
@@ -78,6 +79,9 @@ def test_what_is_production_never_becomes_anything_else(host: Host) -> None:
     done = host.run("ispvm migrate")
     assert done.rc == 3
     assert "production, which never changes" in done.stderr
+    directly = host.run("runuser -u postgres -- psql -Xqd ispvm -c %s", MARK.format("demo"))
+    assert directly.rc == 1
+    assert "production, which never changes" in directly.stderr
 
 
 def test_an_unknown_bundle_is_refused_by_name(host: Host) -> None:
