@@ -29,6 +29,11 @@ def test_a_column_seen_once_is_current_for_a_while() -> None:
     assert current(row(901, None, "up")) == {}
 
 
+def test_a_kind_that_no_longer_comes_sets_no_pace() -> None:
+    assert current(row(901, 10, "up", "cpu_pct"), row(100, 60, "up")) == {"up": 100}
+    assert current(row(899, 10, "up", "cpu_pct"), row(100, 60, "up")) == {}
+
+
 def test_devices_do_not_share_their_rhythm() -> None:
     slow, fast = row(200, 100, "up"), row(200, 10, "up", device=2)
     assert [r["device_id"] for r, _ in _current([slow, fast], NOW)] == [1]

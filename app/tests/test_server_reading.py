@@ -143,5 +143,7 @@ def test_durations_have_two_units(value: float | None, text: str) -> None:
 
 
 def test_a_sparkline_keeps_its_gaps() -> None:
-    assert show.sparkline([1, None, 2, 2]).count("M") == 2
-    assert show.sparkline([None, 1]) == ""
+    assert show.sparkline([(0, 1), (0.1, None), (0.2, 2), (0.3, 2)]).count("M") == 2
+    assert show.sparkline([(0, 1), (0.1, 1), (0.2, 2), (0.9, 2), (1, 2)]).count("M") == 2
+    assert show.sparkline([(0, 1), (0.1, 1), (0.2, 2), (0.3, 2)]) == "M0.0 12.0L12.0 12.0L24.0 1.0L36.0 1.0"
+    assert show.sparkline([(0, None), (0.1, 1)]) == ""

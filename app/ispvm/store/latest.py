@@ -61,12 +61,16 @@ def _current(rows: list[Row], now: datetime) -> Iterator[tuple[Row, list[str]]]:
     """
     periods: dict[tuple[int, str], float] = {}
     for row in rows:
+        age, period = (now - row["ts"]).total_seconds(), row["period_s"] or UNKNOWN_SECONDS
+        if age > MISSED * max(period, UNKNOWN_SECONDS):
+            continue  # a kind that no longer comes, perhaps of an older agent, sets no pace
         for name in row["columns"]:
             key = (row["device_id"], name)
-            periods[key] = min(periods.get(key, UNKNOWN_SECONDS), row["period_s"] or UNKNOWN_SECONDS)
+            periods[key] = min(periods.get(key, period), period)
     for row in rows:
         age = (now - row["ts"]).total_seconds()
-        names = [n for n in row["columns"] if age <= MISSED * max(periods[row["device_id"], n], LEAST_SECONDS)]
+        pace = [(n, periods.get((row["device_id"], n), 0.0)) for n in row["columns"]]
+        names = [name for name, period in pace if period and age <= MISSED * max(period, LEAST_SECONDS)]
         if names:
             yield row, names
 

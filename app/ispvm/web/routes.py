@@ -116,9 +116,12 @@ async def _recent_events(connection: Connection, device: int | None = None, limi
 
 
 def _chart_port(found: Overview) -> Port | None:
-    """What the home chart shows: the busiest uplink, or the busiest port when none is tagged so."""
-    busiest = [port for _, port in found.busiest(len(found.ports))]
-    return next((port for port in busiest if "uplink:true" in port.tags), busiest[0] if busiest else None)
+    """What the home chart shows: the busiest uplink, or the busiest port when none is tagged so.
+
+    When nothing reports, its history is still worth seeing.
+    """
+    ports = [port for _, port in found.busiest(len(found.ports))] or list(found.ports.values())
+    return next((port for port in ports if "uplink:true" in port.tags), ports[0] if ports else None)
 
 
 async def _home(request: Request, user: User) -> dict[str, Any]:
@@ -164,17 +167,18 @@ async def home_partial(request: Request, user: PageUser) -> Response:
 # --- Router -----------------------------------------------------------------------------------------------------------
 
 
-async def _sparklines(connection: Connection, device: int) -> dict[int, list[float | None]]:
-    """The busier direction of each port over the last hour, one value per poll, by entity id."""
+async def _sparklines(connection: Connection, device: int) -> dict[int, list[tuple[float, float | None]]]:
+    """The busier direction of each port over the last hour by entity id: (place in the hour from 0 to 1, bit/s)."""
     rows = await connection.execute(
-        "select s.entities, p.rx_bps, p.tx_bps from poll_interface p join entity_set s on s.id = p.set_id"
-        " where p.device_id = %s and p.ts > now() - interval '1 hour' and p.rx_bps is not null order by p.ts limit 800",
+        "select s.entities, p.rx_bps, p.tx_bps, 1 - extract(epoch from now() - p.ts)::float8 / 3600"
+        " from poll_interface p join entity_set s on s.id = p.set_id where p.device_id = %s"
+        " and p.ts > now() - interval '1 hour' and p.ts <= now() and p.rx_bps is not null order by p.ts limit 800",
         [device],
     )
-    lines: dict[int, list[float | None]] = defaultdict(list)
-    async for entities, received, sent in rows:
+    lines: dict[int, list[tuple[float, float | None]]] = defaultdict(list)
+    async for entities, received, sent, at in rows:
         for entity, rx, tx in zip(entities, received, sent or received, strict=True):
-            lines[entity].append(None if rx is None or tx is None else max(rx, tx))
+            lines[entity].append((at, None if rx is None or tx is None else max(rx, tx)))
     return lines
 
 

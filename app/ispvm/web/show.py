@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
+from statistics import median
 
 from ispvm.health.state import ago
 
@@ -86,18 +88,23 @@ def load_class(value: float | None) -> str:
     return "load-low" if value < 50 else "load-mid" if value < 75 else "load-high" if value < 90 else "load-full"
 
 
-def sparkline(values: Sequence[float | None], width: int = 120, height: int = 24) -> str:
-    """SVG path data of a line from 0 to the maximum; gaps stay gaps. Empty without two values."""
-    known = [v for v in values if v is not None]
+def sparkline(points: Sequence[tuple[float, float | None]], width: int = 120, height: int = 24) -> str:
+    """SVG path data of a line from 0 to the maximum. A point is (place in time from 0 to 1, value).
+
+    The line breaks where a value is missing and where nothing came for three times the usual distance. Empty without
+    two values.
+    """
+    known = [(at, value) for at, value in points if value is not None]
     if len(known) < 2:
         return ""
-    top = max(known) or 1.0
-    step = width / (len(values) - 1)
-    path, pen_down = [], False
-    for at, value in enumerate(values):
+    top = max(value for _, value in known) or 1.0
+    usual = median(later[0] - earlier[0] for earlier, later in pairwise(points))
+    path, before = [], None
+    for at, value in points:
         if value is None:
-            pen_down = False
+            before = None
             continue
-        path.append(f"{'L' if pen_down else 'M'}{at * step:.1f} {height - 1 - value / top * (height - 2):.1f}")
-        pen_down = True
+        joined = before is not None and at - before <= 3 * usual
+        path.append(f"{'L' if joined else 'M'}{at * width:.1f} {height - 1 - value / top * (height - 2):.1f}")
+        before = at
     return "".join(path)

@@ -70,7 +70,9 @@
       const data = [rx.t, rx.avg, tx.avg, rx.max];
       const now = Date.now() / 1000;
       if (this.uplot) this.uplot.destroy();
-      const line = { spanGaps: false, points: { show: false }, value: (_, v) => bits(v) };
+      // A value between two gaps is no line: it is drawn as a point.
+      const lonely = (u, index) => u.data[index].flatMap((v, at, all) => v != null && all[at - 1] == null && all[at + 1] == null ? [at] : []);
+      const line = { spanGaps: false, points: { show: true, size: 3, filter: lonely }, value: (_, v) => bits(v) };
       const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
       this.uplot = new uPlot({
         ...this.size(),
