@@ -18,6 +18,7 @@ from ispvm_contract.identity import set_id
 from ispvm_agent.spool import Spool
 
 GATHER_SECONDS = 2.0
+_REMEMBERED = 100  # batches whose confirmation confirms the inventory in them
 # The same keys come with every poll.
 _set_id = lru_cache(maxsize=8192)(set_id)
 _log = logging.getLogger("outbox")
@@ -113,6 +114,8 @@ class Outbox:
                 carried[device] = version
         if carried:
             self._carried[batch.id] = carried
+            if len(self._carried) > _REMEMBERED:  # a long outage; one of the newest will do
+                del self._carried[next(iter(self._carried))]
         self._clear()
         self._sealed.append(batch)
 

@@ -97,6 +97,18 @@ async def test_a_server_that_forgot_is_told_again(rig: Rig) -> None:
     assert rig.uplink.health.rejected_parts == 1
 
 
+async def test_an_outage_does_not_fill_the_memory(rig: Rig) -> None:
+    for _ in range(300):
+        rig.describe()
+        rig.outbox.add(poll())
+        (batch,) = rig.outbox.take()
+        assert batch.inventory_patch.devices
+    assert len(rig.outbox._carried) <= 101
+    rig.outbox.confirm(batch.id)
+    rig.outbox.add(poll())
+    assert rig.outbox.take()[0].inventory_patch.devices == []
+
+
 async def test_key_sets_travel_with_their_polls(rig: Rig) -> None:
     keys = ["ether1", "ether2"]
     rig.outbox.add(ingest.Poll(DEVICE, 1, "interface", {"interface.oper_up": [True, None]}), keys)
