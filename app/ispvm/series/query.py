@@ -174,7 +174,8 @@ async def _interval(connection: Connection, entity: Entity, metric: Metric) -> f
     column = "rx_bps" if metric.name in DERIVED else columns(entity.type)[metric.name].name
     rows = await connection.execute(
         "select coalesce(min(coalesce(period_s, interval_s)) filter (where ts > now() - interval '15 minutes'),"
-        " min(coalesce(period_s, interval_s))) from latest_poll where device_id = %s and type = %s and %s = any(columns)",
+        " min(coalesce(period_s, interval_s))) from latest_poll"
+        " where device_id = %s and type = %s and %s = any(columns)",
         [entity.device_id, entity.type, column],
     )
     row = await rows.fetchone()

@@ -11,7 +11,7 @@ from functools import cache
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from ispvm.store.columns import Column, array_columns, columns, table
+from ispvm.store.columns import Column, columns
 
 # Byte counters are not rolled up: their rates are.
 _SKIPPED_UNITS = {"counter": "By"}
@@ -34,28 +34,17 @@ def rolled(entity_type: str) -> list[Column]:
 
 @cache
 def _statement(entity_type: str) -> str:
-    """Recompute one hour: unnest the arrays once, one line per metric, then both rollups from the same lines."""
-    wanted = rolled(entity_type)
-    if array_columns(entity_type):
-        names = ", ".join(c.name for c in wanted)
-        source = (
-            f"{table(entity_type)} p join entity_set s on s.id = p.set_id"  # names of the registry
-            f" cross join lateral unnest({', '.join(f'p.{c.name}' for c in wanted)}) with ordinality as u({names}, at)"
-            " join entity e on e.id = s.entities[u.at] and e.device_id = %(device)s"
-        )
-        alias, reset = "u", "(u.at - 1 = any(p.reset))"
-    else:
-        source = f"{table(entity_type)} p join entity e on e.device_id = p.device_id and e.type = 'device'"
-        alias, reset = "p", "(cardinality(p.reset) > 0)"
-    values = {c.metric.name: f"{alias}.{c.name}{'::int' if c.kind == 'boolean' else ''}::real" for c in wanted}
+    """Recompute one hour: one line per entity, moment and metric, then both rollups from the same lines."""
+    values = {c.metric.name: f"s.{c.name}{'::int' if c.kind == 'boolean' else ''}::real" for c in rolled(entity_type)}
     if entity_type == "interface":
-        values["interface.utilization_pct"] = "(greatest(u.rx_bps, u.tx_bps) * 100.0 / e.capacity_bps)::real"
+        values["interface.utilization_pct"] = "(greatest(s.rx_bps, s.tx_bps) * 100.0 / e.capacity_bps)::real"
     lines = ", ".join(f"((select id from metric where name = '{name}'), {v})" for name, v in values.items())  # noqa: S608
     return f"""
 with line as materialized (
-    select e.id as entity_id, v.metric_id, p.ts, v.value, coalesce({reset}, false) as reset
-    from {source} cross join lateral (values {lines}) as v(metric_id, value)
-    where p.device_id = %(device)s and p.ts >= %(hour)s and p.ts < %(hour)s + interval '1 hour'
+    select e.id as entity_id, v.metric_id, s.ts, v.value, s.reset
+    from sample_{entity_type} s join entity e on e.id = s.entity_id and e.device_id = s.device_id
+    cross join lateral (values {lines}) as v(metric_id, value)
+    where s.device_id = %(device)s and s.ts >= %(hour)s and s.ts < %(hour)s + interval '1 hour'
 ), minute as (
     select entity_id, metric_id, extract(minute from ts)::smallint as at, avg(value)::real as mean,
            min(value) as low, max(value) as high, count(*) as n
@@ -82,7 +71,7 @@ async def recompute(connection: AsyncConnection[TupleRow], dirty: DirtyHour) -> 
     """Recompute one hour within the current transaction."""
     await connection.execute(
         _statement(dirty.type).encode(),
-        {"tenant": dirty.tenant, "device": dirty.device, "type": dirty.type, "hour": dirty.hour},
+        {"tenant": dirty.tenant, "device": dirty.device, "hour": dirty.hour},
     )
 
 

@@ -11,6 +11,7 @@ from ispvm import cli
 from ispvm.inventory.seeds import SeedRefusedError, apply_to
 from ispvm.settings import Settings
 from ispvm.store import migrate as migration
+from ispvm.store.columns import columns, landing_types
 from ispvm.store.migrate import MigrationError, migrate
 from ispvm.store.upkeep import upkeep
 from server_world import World
@@ -33,6 +34,15 @@ def run(config_file: Path, *arguments: str) -> int:
 def test_migrating_again_changes_nothing(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config_file, "migrate") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "unchanged"
+
+
+def test_every_metric_can_be_read_as_plain_rows(settings: Settings, owner: psycopg.Connection) -> None:
+    assert settings
+    for kind in landing_types():
+        rows = owner.execute(
+            "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0", [f"sample_{kind}"]
+        )
+        assert {c.name for c in columns(kind).values()} <= {name for (name,) in rows}
 
 
 def test_another_chunk_interval_is_a_change(settings: Settings) -> None:
