@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import role_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "contract"))
@@ -63,6 +64,7 @@ def generated() -> dict[Path, str]:
         schemas / "heartbeat.v1.json": schema(ingest.Heartbeat, "ISPVisualMonitor ingest v1 heartbeat"),
         schemas / "seed.v1.json": schema(seed.Seed, "ISPVisualMonitor seed v1"),
         ROOT / "docs" / "reference" / "telemetry.md": telemetry_page(),
+        **role_docs.readmes(),
     }
 
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Write each role's variable table into its README, from meta/argument_specs.yml; `--check` only compares."""
+"""Each role's variable table for its README, from meta/argument_specs.yml; written and checked by generate.py."""
 
 from __future__ import annotations
 
@@ -48,6 +47,11 @@ def table(role: Path) -> str:
     return "\n".join(["| variable | type | default | meaning |", "|---|---|---|---|", *rows(options)])
 
 
+def readmes() -> dict[Path, str]:
+    """Every role's README as it should be."""
+    return {role / "README.md": rendered(role) for role in sorted(ROLES.iterdir()) if (role / "meta").is_dir()}
+
+
 def rendered(role: Path) -> str:
     """The README as it should be."""
     text = (role / "README.md").read_text(encoding="utf-8")
@@ -56,27 +60,3 @@ def rendered(role: Path) -> str:
     if not mark:
         sys.exit(f"{role.name}/README.md: put {START} and {END} where the table of variables goes")
     return f"{before}{START}\n{table(role)}\n{END}{after}"
-
-
-def main() -> int:
-    """Write, or say which READMEs are out of date."""
-    stale = []
-    for role in sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml")):
-        readme = role / "README.md"
-        if not readme.exists():
-            stale.append(readme)
-            continue
-        wanted = rendered(role)
-        if readme.read_text(encoding="utf-8") == wanted:
-            continue
-        stale.append(readme)
-        if "--check" not in sys.argv:
-            readme.write_text(wanted, encoding="utf-8")
-    for readme in stale:
-        state = "missing" if not readme.exists() else "out of date" if "--check" in sys.argv else "written"
-        print(f"{readme.relative_to(ROLES.parent)}: {state}")
-    return int(bool(stale) and "--check" in sys.argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

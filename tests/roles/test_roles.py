@@ -63,6 +63,6 @@ def test_tasks_stay_short_and_main_is_a_table_of_contents(role: Path) -> None:
 
 def test_readmes_show_the_variables_as_specified() -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "ci" / "role_docs.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "ci" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
