@@ -162,6 +162,9 @@ def main(argv: list[str] | None = None) -> int:
     except psycopg.OperationalError as error:
         print(f"database: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     return result
 
 

@@ -57,14 +57,16 @@ async def _refused(_: Request, error: Exception) -> Response:
     return answer(error.status, error.refusal, error.headers)
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
+async def invalid(_: Request, error: Exception) -> Response:
+    """A parameter that is missing or of the wrong kind."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or "request"
     return answer(422, Refusal(field, str(first["msg"]), "see /api/openapi.json for what is allowed"))
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def http(_: Request, error: Exception) -> Response:
+    """What the framework refuses, such as an unknown path."""
     assert isinstance(error, HTTPException)  # noqa: S101
     return answer(error.status_code, Refusal("request", str(error.detail), "see /api/openapi.json"), error.headers)
 
@@ -85,12 +87,17 @@ async def _unstorable(_: Request, error: Exception) -> Response:
     return answer(422, Refusal("request", str(error).splitlines()[0], "send values that can be stored"))
 
 
+def wants_page(request: Request) -> bool:
+    """Whether a person with a browser asks, rather than a program."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(("/api/", "/ingest/"))
+
+
 def install(app: FastAPI) -> None:
     """Make the application answer every error in this shape."""
     for kind, handler in {
         RefusedError: _refused,
-        RequestValidationError: _invalid,
-        HTTPException: _http,
+        RequestValidationError: invalid,
+        HTTPException: http,
         PoolTimeout: _busy,
         TooManyRequests: _busy,
         OperationalError: _busy,

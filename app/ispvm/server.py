@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from ispvm import __version__, refusal
@@ -59,8 +61,17 @@ def create_app(settings: Settings) -> FastAPI:
     refusal.install(app)
     app.add_exception_handler(NotSignedInError, to_login)
     app.add_exception_handler(NotFoundError, to_missing)
+    app.add_exception_handler(404, _missing)
+    app.add_exception_handler(RequestValidationError, _missing)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+async def _missing(request: Request, error: Exception) -> Response:
+    """A page for people, a refusal for programs."""
+    if refusal.wants_page(request):
+        return await to_missing(request, error)
+    return await (refusal.invalid if isinstance(error, RequestValidationError) else refusal.http)(request, error)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

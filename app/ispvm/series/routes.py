@@ -62,6 +62,8 @@ class SessionOut(BaseModel):
     up: bool | None
     state: str | None
     uptime_seconds: float | None
+    prefixes_in: float | None = Field(description="null for an adjacency")
+    attributes: dict[str, str | float | int | bool | None] = Field(description="as the agent described it")
 
 
 class DevicePage(DeviceOut):
@@ -269,14 +271,14 @@ async def devices(request: Request, user: SignedIn) -> Response:
 async def sessions(connection: Connection, device: int, entity_type: str, now: datetime) -> list[SessionOut]:
     """BGP sessions or OSPF adjacencies of a router, with the names of their states."""
     rows = await connection.execute(
-        "select id, key, name from entity where device_id = %s and type = %s order by key limit 5000",
+        "select id, key, name, attributes from entity where device_id = %s and type = %s order by key limit 5000",
         [device, entity_type],
     )
     entities = [row async for row in rows]
     latest = await latest_entities(connection, entity_type, [device], now)
     names = metric_of(f"{entity_type.replace('_', '.')}.state").values
     out = []
-    for number, key, name in entities:
+    for number, key, name, attributes in entities:
         values = latest.get(number, {})
         code = values.get(f"{entity_type}_state")
         out.append(
@@ -286,6 +288,8 @@ async def sessions(connection: Connection, device: int, entity_type: str, now: d
                 up=values.get(f"{entity_type}_up"),
                 state=names[code] if code is not None and 0 <= code < len(names) else None,
                 uptime_seconds=values.get(f"{entity_type}_uptime_seconds"),
+                prefixes_in=values.get(f"{entity_type}_prefixes_in"),
+                attributes=attributes,
             )
         )
     return out

@@ -88,7 +88,8 @@ class NotFoundError(Exception):
 
 async def to_missing(request: Request, error: Exception) -> Response:
     """The answer to NotFoundError."""
-    return _page("missing.html", 404, user=await find_user(request), problem=str(error))
+    problem = str(error) if isinstance(error, NotFoundError) else "There is no such page"
+    return _page("missing.html", 404, user=await find_user(request), problem=problem)
 
 
 async def to_login(request: Request, _: Exception) -> Response:

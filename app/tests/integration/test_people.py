@@ -150,3 +150,12 @@ async def test_values_from_routers_are_escaped(world: World) -> None:
     page = (await world.get(f"/devices/{world.feeder.id('EDGE-NTH-1')}")).text
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+async def test_a_wrong_address_shows_a_page_to_people_and_a_refusal_to_programs(world: World) -> None:
+    for path in ("/nowhere", "/devices/nonsense", "/devices/00000000-0000-0000-0000-000000000000"):
+        answer = await world.client.get(path, headers={"Accept": "text/html,*/*"})
+        assert (answer.status_code, "Not found" in answer.text) == (404, True), path
+    for path, status in (("/nowhere", 404), ("/api/v1/devices/nonsense", 422)):
+        answer = await world.client.get(path, headers={"Accept": "application/json"})
+        assert (answer.status_code, set(answer.json())) == (status, {"field", "problem", "fix"})
