@@ -21,7 +21,7 @@ from ispvm_contract.ingest import (
     Poll,
     RouterSummary,
 )
-from ispvm_contract.seed import Device, Seed
+from ispvm_contract.seed import Device, OspfNeighbor, Seed
 
 Attributes = dict[str, str | float | int | bool | None]
 AGENT = Agent(name="pop-north", version="0.1.0", capabilities=["zstd"])
@@ -36,6 +36,10 @@ def load(capacity_bps: int, mean_pct: float, ts: datetime, phase: float) -> floa
     day = math.sin((ts.timestamp() / 86400 + phase) * 2 * math.pi)
     noise = math.sin(ts.timestamp() / 97 + phase * 40) * 0.12 + math.sin(ts.timestamp() / 31 + phase * 90) * 0.06
     return max(0.0, capacity_bps * mean_pct / 100 * (1 + 0.35 * day + noise))
+
+
+def ospf_key(neighbor: OspfNeighbor) -> str:
+    return f"{neighbor.router_id}@{neighbor.interface}"
 
 
 class Feeder:
@@ -75,7 +79,7 @@ class Feeder:
             for neighbor in d.ospf_neighbors:
                 attributes = {"address": neighbor.address, "interface": neighbor.interface}
                 patch.entities.append(
-                    EntityPatch(uuid, "ospf_neighbor", neighbor.router_id, neighbor.router_id, attributes)
+                    EntityPatch(uuid, "ospf_neighbor", ospf_key(neighbor), neighbor.router_id, attributes)
                 )
         return patch
 
@@ -136,7 +140,7 @@ class Feeder:
             }
             polls.append(Poll(self.id(d.name), ms(ts), "bgp_peer", columns, set_id(keys), self.interval_s))
         if d.ospf_neighbors:
-            keys = [neighbor.router_id for neighbor in d.ospf_neighbors]
+            keys = [ospf_key(neighbor) for neighbor in d.ospf_neighbors]
             sets[set_id(keys)] = keys
             up: list[float | int | bool | None] = [True] * len(keys)
             columns = {"ospf.neighbor.up": up, "ospf.neighbor.state": [7] * len(keys)}

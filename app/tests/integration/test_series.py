@@ -174,7 +174,7 @@ async def test_other_kinds_of_metrics_have_series(world: World) -> None:
     for metric, key in (
         ("device.cpu_pct", ""),
         ("bgp.peer.prefixes_in", "meridian-v4"),
-        ("ospf.neighbor.state", "10.255.0.1"),
+        ("ospf.neighbor.state", "10.255.0.1@sfp28-2"),
     ):
         series = await read(world, times[0], end, 10, metric=metric, key=key)
         assert any(v is not None for v in series.avg), metric
