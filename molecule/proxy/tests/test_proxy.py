@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
+ROOT = Path(__file__).resolve().parents[3]
 TLS = "/etc/ispvm/tls"
 # stands in for the server: answers every request on the unix socket with what it received
 SERVER = """
@@ -211,3 +215,41 @@ def test_a_killed_nginx_comes_back(host: Host) -> None:
     )
     host.check_output(f"timeout 20 sh -c 'until {comes_back}; do sleep 0.1; done'")
     assert request(host, "/")[0] == 200
+
+
+def converge(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the scenario's playbook again, with other variables."""
+    inventories = [f"--inventory={ROOT}/molecule/{name}/inventory" for name in ("shared", "proxy")]
+    settings = {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "MOLECULE_PROJECT_DIRECTORY": str(ROOT)}
+    command = ["ansible-playbook", *inventories, *arguments, str(ROOT / "molecule/proxy/converge.yml")]
+    return subprocess.run(
+        command, env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_given_certificate_is_served_and_the_authority_stays_for_the_way_back(host: Host) -> None:
+    host.check_output(
+        "openssl req -new -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9"
+        " -subj /CN=given.molecule.test -keyout /etc/ssl/private/given.key -out /etc/ssl/certs/given.crt"
+    )
+    authority = host.file(f"{TLS}/ca.crt").sha256sum
+    done = converge(
+        "--extra-vars",
+        "proxy_tls_mode=provided proxy_tls_certificate=/etc/ssl/certs/given.crt"
+        " proxy_tls_key=/etc/ssl/private/given.key",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    served = "openssl s_client -connect 10.89.77.36:443 < /dev/null 2> /dev/null | openssl x509 -noout -subject"
+    host.check_output(f"timeout 10 sh -c 'until {served} | grep -q given.molecule.test; do :; done'")
+    # the timer does not renew what nobody uses
+    host.check_output("systemctl start ispvm-tls-renew.service")
+    assert host.service("ispvm-tls-renew").systemd_properties["ConditionResult"] == "no"
+    assert converge().returncode == 0
+    host.check_output(f"timeout 10 sh -c 'until {served} | grep -q ISPVisualMonitor; do :; done'")
+    assert host.file(f"{TLS}/ca.crt").sha256sum == authority
+
+
+def test_a_given_certificate_without_paths_is_refused() -> None:
+    done = converge("--extra-vars", "proxy_tls_mode=provided")
+    assert done.returncode != 0
+    assert "give both as absolute paths on the host" in " ".join(done.stdout.split())

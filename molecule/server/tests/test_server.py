@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
+ROOT = Path(__file__).resolve().parents[3]
 UNITS = ["ispvm-server", "ispvm-worker"]
 SOCKET = "/run/ispvm/server.sock"
 # status of a request over the unix socket
@@ -116,3 +120,41 @@ def test_wrong_settings_are_refused_by_name(host: Host) -> None:
 
 def test_there_is_no_secret_in_the_settings(host: Host) -> None:
     assert "password" not in host.file("/etc/ispvm/server.toml").content_string.lower()
+
+
+def converge(*arguments: str) -> str:
+    """Run the scenario's playbook again, with other variables; returns its last lines."""
+    inventories = [f"--inventory={ROOT}/molecule/{name}/inventory" for name in ("shared", "server")]
+    settings = {"ANSIBLE_CONFIG": f"{ROOT}/ansible.cfg", "MOLECULE_PROJECT_DIRECTORY": str(ROOT)}
+    command = ["ansible-playbook", *inventories, *arguments, str(ROOT / "molecule/server/converge.yml")]
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout[-300:]
+
+
+def test_other_settings_restart_the_units_and_the_same_do_not(host: Host) -> None:
+    before = [main_pid(host, unit) for unit in UNITS]
+    converge("--extra-vars", "server_retention_raw_days=31")
+    assert "raw_days = 31" in host.file("/etc/ispvm/server.toml").content_string
+    changed = [main_pid(host, unit) for unit in UNITS]
+    assert not set(changed) & set(before)
+    converge()
+    back = [main_pid(host, unit) for unit in UNITS]
+    assert not set(back) & set(changed)
+    assert "changed=0" in re.sub(r"\x1b\[[0-9;]*m", "", converge())
+    assert [main_pid(host, unit) for unit in UNITS] == back
+
+
+def test_a_restart_that_an_interrupted_run_owed_is_made_up_for(host: Host) -> None:
+    before = main_pid(host, "ispvm-worker")
+    # as a run leaves it that was interrupted between writing the unit and restarting it
+    host.check_output("mkdir -p /etc/systemd/system/ispvm-worker.service.d")
+    host.check_output("printf '[Service]\nNice=6\n' > /etc/systemd/system/ispvm-worker.service.d/test.conf")
+    converge()
+    assert main_pid(host, "ispvm-worker") != before
+    assert host.service("ispvm-worker").systemd_properties["Nice"] == "6"
+    host.check_output("rm -r /etc/systemd/system/ispvm-worker.service.d")
+    converge()
+    assert host.service("ispvm-worker").systemd_properties["Nice"] == "5"
