@@ -11,6 +11,8 @@ from ispvm.web.show import load_class
 
 WIDTH, HEIGHT = 720.0, 400.0
 MARGIN_X, MARGIN_Y = 150.0, 88.0
+# A ring does not outgrow the map; where routers stand close, their names are left to the tooltip.
+MAX_RADIUS, MAX_NAMED = 60.0, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Node:
     x: float
     y: float
     side: Literal["left", "right", "middle"]
+    named: bool
 
     @property
     def label_x(self) -> float:
@@ -105,7 +108,7 @@ def lay_out(overview: Overview) -> Topology:
     for site in sites:
         x, y = middles[site.id]
         devices = [d for d in overview.devices.values() if d.site_id == site.id]
-        radius = 0.0 if len(devices) < 2 else 34.0 + 3.0 * len(devices)
+        radius = 0.0 if len(devices) < 2 else min(34.0 + 3.0 * len(devices), MAX_RADIUS)
         spots.append(Spot(site, x, y, radius))
         for at, device in enumerate(devices):
             angle = 2 * math.pi * at / len(devices) + math.pi
@@ -115,7 +118,9 @@ def lay_out(overview: Overview) -> Topology:
             )
             if not radius:
                 side = "middle"
-            nodes[device.id] = Node(device, x + radius * across, y + radius * math.sin(angle), side)
+            nodes[device.id] = Node(
+                device, x + radius * across, y + radius * math.sin(angle), side, len(devices) <= MAX_NAMED
+            )
     lines: list[Line] = []
     for link in overview.links:
         ends = [overview.ports.get(end) for end in (link.a_entity, link.b_entity)]
