@@ -36,9 +36,9 @@ def test_everything_is_inside_the_picture(place: tuple[float, float] | None, rou
     devices = [device(n, 1 + n % count) for n in range(1, routers + 1)]
     found = lay_out(overview(sites, devices, [], []))
     assert len(found.nodes) == routers
-    for thing in (*found.nodes, *found.spots):
-        assert 0 <= thing.x <= WIDTH
-        assert 0 <= thing.y <= HEIGHT
+    for x, y in [(n.x, n.y) for n in found.nodes] + [(s.x, s.y) for s in found.spots]:
+        assert 0 <= x <= WIDTH
+        assert 0 <= y <= HEIGHT
     assert all(node.named == (routers <= MAX_NAMED) for node in found.nodes if count == 1)
 
 
