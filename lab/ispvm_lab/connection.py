@@ -138,7 +138,7 @@ class Connection:
 
     def abort(self) -> None:
         """Reset the connection: the peer sees an error, not an end."""
-        if self.socket.fileno() >= 0:
+        if self.socket is not None and self.socket.fileno() >= 0:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 

@@ -22,6 +22,7 @@ MAX_SESSIONS = 20
 _BACKLOG = 128
 _DISMISS_SECONDS = 5.0
 _SO_ATTACH_FILTER = 26
+_IP_FREEBIND = 15
 # one classic BPF instruction, "return 0": whatever arrives is dropped before TCP sees it
 _DROP_ALL = array("B", struct.pack("=HBBI", 0x06, 0, 0, 0))
 _DROP_PROGRAM = struct.pack("@HP", 1, _DROP_ALL.buffer_info()[0])
@@ -30,6 +31,20 @@ _DROP_PROGRAM = struct.pack("@HP", 1, _DROP_ALL.buffer_info()[0])
 def deafen(sock: socket.socket) -> None:
     """Let a socket hear nothing more, as if its machine had lost power: connecting to it times out."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_PROGRAM)
+
+
+def listening_socket(host: str, port: int, *, absent_too: bool) -> socket.socket:
+    """A bound socket; with `absent_too` also while `host` is not an address of this machine yet."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, int(absent_too))
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +87,17 @@ class Station:
     async def open(self, endpoint: Endpoint) -> None:
         """Listen for API and for API over TLS."""
         self._endpoint = endpoint
-        await self._listen()
+        await self._listen(again=False)
 
-    async def _listen(self) -> None:
+    async def _listen(self, *, again: bool = True) -> None:
+        # after a power cut the address may come back to this machine a moment later than the router
         if (end := self._endpoint) is None or self._servers:
             return
         self._certified = self.faults.active("no-certificate", self.router.name) is None
         tls = end.tls if self._certified else end.anonymous
         for port, accept, context in ((end.port, self._plain, None), (end.secure_port, self._secure, tls)):
-            server = await asyncio.start_server(accept, end.host, port, ssl=context, backlog=_BACKLOG)
+            sock = listening_socket(end.host, port, absent_too=again)
+            server = await asyncio.start_server(accept, sock=sock, ssl=context, backlog=_BACKLOG)
             self._servers.append(server)
         self.awake.set()
 
@@ -105,12 +122,9 @@ class Station:
             self.awake.clear()
             if self.faults.active("down", router.name) is None:  # a reboot says goodbye, a power cut does not
                 self._drop_connections()
-            if router.refusing:
+            if router.refusing or not self._deafen():
                 self._drop_connections()
                 await self._unlisten()
-            else:
-                for sock in self._sockets():
-                    deafen(sock)
         elif router.powered and (not self.awake.is_set() or self.booted != router.booted):
             self._drop_connections()
             await self._unlisten()
@@ -120,10 +134,19 @@ class Station:
             await self._listen()
         self.booted = router.booted
 
+    def _deafen(self) -> bool:
+        """Make every socket deaf; False where the kernel does not let this process (some sandboxes)."""
+        try:
+            for sock in self._sockets():
+                deafen(sock)
+        except PermissionError:
+            return False
+        return True
+
     def _sockets(self) -> list[socket.socket]:
         """Every socket of this router."""
         listening = [sock for server in self._servers for sock in server.sockets]
-        return [*listening, *(connection.socket for connection in self.connections)]
+        return [*listening, *(c.socket for c in self.connections if c.socket is not None)]
 
     def _drop_connections(self) -> None:
         for connection in tuple(self.connections):
