@@ -23,7 +23,7 @@ from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller
 from ispvm_agent.probes import Prober
 from ispvm_agent.spool import Depth, Spool
-from ispvm_agent.uplink import HEARTBEAT_SECONDS, Uplink, client, heartbeat
+from ispvm_agent.uplink import Uplink, client, heartbeat
 
 _log = logging.getLogger("agent")
 
@@ -78,7 +78,7 @@ class Daemon:
             service.notify(f"STATUS={ok} of {len(routers)} routers answer, {self.depth.batches} batches to deliver")
             synchronised = service.clock_synchronised()
             await self.uplink.beat(heartbeat(self.agent, self.started_ms, self.depth, routers, synchronised))
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(ingest.HEARTBEAT_SECONDS)
 
     async def watchdog(self) -> None:
         """A sign of life while the event loop turns."""

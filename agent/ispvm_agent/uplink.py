@@ -19,7 +19,6 @@ from ispvm_contract import ingest
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.spool import Depth, Spool, Stored
 
-HEARTBEAT_SECONDS = 15.0
 LIVE_SECONDS = 60.0
 _MAX_WAIT = 15.0  # a server that is back gets data within seconds
 _TRANSIENT = frozenset({401, 403, 408, 429})

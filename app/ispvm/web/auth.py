@@ -136,7 +136,8 @@ _HEADERS = [
 class Guard:
     """Security headers on every answer, and no state-changing request from another site.
 
-    A browser says in `Origin` where a POST comes from; it must be this server. Agents have no cookies: ingest is free.
+    A browser says in `Origin` where a POST comes from; it must be this server: by its public name, or by the name that
+    the same request asked for (an address, a tunnel). Agents have no cookies: ingest is free.
     """
 
     def __init__(self, app: ASGIApp, origin: str) -> None:
@@ -155,8 +156,9 @@ class Guard:
             await send(message)
 
         safe = scope["method"] in ("GET", "HEAD", "OPTIONS") or scope["path"].startswith("/ingest/")
-        origin = Headers(scope=scope).get("origin", "")
-        if not safe and not self._own(origin):
+        headers = Headers(scope=scope)
+        origin = headers.get("origin", "")
+        if not safe and not self._own(origin, headers.get("host", "")):
             refusal = RefusedError(
                 403, "Origin", f"{origin or 'absent'} is not this server", f"open {self.origin}"
             ).refusal
@@ -164,5 +166,5 @@ class Guard:
             return
         await self.app(scope, receive, guarded)  # type: ignore[arg-type]
 
-    def _own(self, origin: str) -> bool:
-        return urlsplit(origin)[:2] == urlsplit(self.origin)[:2]
+    def _own(self, origin: str, host: str) -> bool:
+        return urlsplit(origin)[:2] in (urlsplit(self.origin)[:2], ("https", host))
