@@ -15,8 +15,8 @@ def test_firewall_stands_in_its_own_table(host: Host) -> None:
     rules = host.check_output("nft list chain inet ispvm input")
     assert "policy drop" in rules
     assert "ip saddr 10.89.77.0/24 tcp dport 22 accept" in rules
-    assert "ip saddr 10.89.77.0/24 tcp dport 443 accept" in rules
-    assert "ip6 saddr 2001:db8::/32 tcp dport 443 accept" in rules
+    assert "ip saddr 10.89.77.0/24 tcp dport { 80, 443 } accept" in rules
+    assert "ip6 saddr 2001:db8::/32 tcp dport { 80, 443 } accept" in rules
     assert 'ip saddr 10.89.77.0/24 tcp dport 8080 accept comment "an extra rule"' in rules
 
 
