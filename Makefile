@@ -25,7 +25,7 @@ demo-stop:  ## remove every trace of the demo
 test: lint test-unit test-integration test-roles  ## everything: lint, unit, integration on the test host, Molecule
 
 .PHONY: test-fast
-test-fast: bootstrap  ## lint of the Python and unit tests: an answer in a minute
+test-fast: assets  ## lint of the Python and unit tests: an answer in a minute
 	@ruff check . && ruff format --check .
 	@$(PYTHON) -m pytest -q -m "not integration"
 
@@ -38,11 +38,11 @@ lint: bootstrap  ## every linter, no skips
 	@ci/lint
 
 .PHONY: test-unit
-test-unit: bootstrap  ## tests that need no database and no host
+test-unit: assets  ## tests that need no database and no host
 	@$(PYTHON) -m pytest -m "not integration"
 
 .PHONY: test-integration
-test-integration: bootstrap  ## the server against the PostgreSQL that the roles install
+test-integration: assets  ## the server against the PostgreSQL that the roles install
 	@ci/integration
 
 .PHONY: test-roles
