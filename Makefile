@@ -49,6 +49,11 @@ test-integration: assets  ## the server against the PostgreSQL that the roles in
 test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole appliance (ROLE=name for one)
 	@ci/molecule $(ROLE)
 
+.PHONY: bench
+bench: bootstrap  ## measure the agent against librouteros, in one run
+	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
+	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
