@@ -254,7 +254,14 @@ def down(name: str) -> None:
         address = address_of(name)
         subprocess.run([*ssh_command(address)[:-1], "-O", "exit", f"root@{address}"], capture_output=True, check=False)
         trust(address, "")
-    podman("rm", "--force", "--time=1", "--ignore", name)
+    # podman may find the host just stopping by itself and give up: ask again until it is gone
+    wait_for(lambda: removed(name), 20, f"{name} could not be removed")
+
+
+def removed(name: str) -> bool:
+    """Try to remove a host; whether it is gone."""
+    podman("rm", "--force", "--time=0", "--ignore", name, check=False)
+    return not podman("ps", "--all", f"--filter=name=^{name}$", "--quiet").strip()
 
 
 def hosts() -> list[str]:
