@@ -212,7 +212,7 @@ def up(name: str, address: str) -> None:
         if (actual := address_of(name)) != address:
             raise TesthostError(f"{name} runs already, on {actual}; `testhost.py down {name}` first")
         return
-    podman("rm", "--force", "--ignore", name)
+    wait_for(lambda: removed(name), 20, f"{name}: an older one could not be removed")
     if NETWORK not in podman("network", "ls", "--format", "{{.Name}}").split():
         podman("network", "create", "--subnet", str(SUBNET), NETWORK)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
