@@ -204,6 +204,15 @@ def boot_state(name: str) -> str:
     return podman("exec", name, "systemctl", "is-system-running", check=False).strip()
 
 
+def make_network() -> None:
+    """The private network, made by whoever comes first."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "network.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if NETWORK not in podman("network", "ls", "--format", "{{.Name}}").split():
+            podman("network", "create", "--subnet", str(SUBNET), NETWORK)
+
+
 def up(name: str, address: str) -> None:
     """Start a host and wait until systemd has booted and SSH answers. A host that runs already is left as it is."""
     if ipaddress.ip_address(address) not in SUBNET:
@@ -213,8 +222,7 @@ def up(name: str, address: str) -> None:
             raise TesthostError(f"{name} runs already, on {actual}; `testhost.py down {name}` first")
         return
     wait_for(lambda: removed(name), 20, f"{name}: an older one could not be removed")
-    if NETWORK not in podman("network", "ls", "--format", "{{.Name}}").split():
-        podman("network", "create", "--subnet", str(SUBNET), NETWORK)
+    make_network()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     limits = [f"--ulimit=nofile={files}:{files}", "--pids-limit=0"]
