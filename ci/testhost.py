@@ -20,7 +20,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def wait_for(condition: Callable[[], bool], seconds: float, message: str) -> Non
         time.sleep(0.1)
 
 
+@contextmanager
+def alone(what: str) -> Iterator[None]:
+    """One caller at a time: scenarios that start together share what the first one makes."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def mirrors() -> list[str]:
     """apt lines for Debian 13, from the archive this machine itself uses."""
     targets = run(["apt-get", "indextargets", "--format", "$(LABEL)|$(REPO_URI)", "Created-By: Packages"])
@@ -150,10 +160,7 @@ def image() -> str:
     packages = prefetched()
     inputs = "\n".join([SUITE, *mirrors(), *PACKAGES, *packages, HOOK.read_text()])
     tag = f"localhost/ispvm-testhost:{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
-    STATE.mkdir(parents=True, exist_ok=True)
-    # one builder at a time: scenarios that start together share the image that the first one makes
-    with (STATE / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("image"):
         if not podman("images", "--quiet", tag).strip():
             build(tag, packages)
     return tag
@@ -173,9 +180,9 @@ def build(tag: str, packages: Sequence[str]) -> None:
 
 def key() -> Path:
     """The private key that opens every test host of this checkout."""
-    if not KEY.exists():
-        STATE.mkdir(parents=True, exist_ok=True)
-        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ispvm-testhost", "-f", KEY])
+    with alone("key"):
+        if not KEY.exists():
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ispvm-testhost", "-f", KEY])
     return KEY
 
 
@@ -206,9 +213,7 @@ def boot_state(name: str) -> str:
 
 def make_network() -> None:
     """The private network, made by whoever comes first."""
-    STATE.mkdir(parents=True, exist_ok=True)
-    with (STATE / "network.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("network"):
         if NETWORK not in podman("network", "ls", "--format", "{{.Name}}").split():
             podman("network", "create", "--subnet", str(SUBNET), NETWORK)
 
@@ -248,12 +253,12 @@ def up(name: str, address: str) -> None:
 
 def trust(address: str, public_key: str) -> None:
     """Remember the host key that was read inside the container, in place of an older one."""
-    old = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
-    kept = [line for line in old if not line.startswith(f"{address} ")]
-    if public_key:
-        kept.append(f"{address} {' '.join(public_key.split()[:2])}")
-    STATE.mkdir(parents=True, exist_ok=True)
-    KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in kept))
+    with alone("known_hosts"):
+        old = KNOWN_HOSTS.read_text().splitlines() if KNOWN_HOSTS.exists() else []
+        kept = [line for line in old if not line.startswith(f"{address} ")]
+        if public_key:
+            kept.append(f"{address} {' '.join(public_key.split()[:2])}")
+        KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in kept))
 
 
 def down(name: str) -> None:
