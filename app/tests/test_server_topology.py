@@ -54,7 +54,7 @@ def test_nothing_to_draw_is_an_empty_picture() -> None:
         ({"rx_bps": 100.0}, {"tx_bps": 800.0}, 80.0, "load-high"),
         ({"tx_bps": 950.0}, {}, 95.0, "load-full"),
         ({}, {}, None, "load-none"),
-        ({"rx_bps": 100.0, "oper_up": True}, {"oper_up": False}, 10.0, "load-down"),
+        ({"rx_bps": 100.0, "oper_up": True}, {"oper_up": False}, None, "load-down"),
     ],
 )
 def test_a_link_has_the_load_of_its_busier_direction(

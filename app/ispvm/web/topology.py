@@ -127,8 +127,9 @@ def lay_out(overview: Overview) -> Topology:
         if any(end is None or end.device_id not in nodes for end in ends):
             continue
         a, b = [nodes[end.device_id] for end in ends if end is not None]
-        load = overview.link_load(link)
-        css = "load-down" if overview.link_down(link) else load_class(load)
+        down = overview.link_down(link)
+        load = None if down else overview.link_load(link)  # what it carried before says nothing now
+        css = "load-down" if down else load_class(load)
         # Long lines run close to each other: their labels take turns.
         label_at = 0.5 if a.device.site_id == b.device.site_id else (0.5, 0.36, 0.64)[len(lines) % 3]
         lines.append(Line(link, a, b, load, css, label_at))
