@@ -38,8 +38,8 @@ lint: bootstrap  ## every linter, no skips
 	@ci/lint
 
 .PHONY: test-unit
-test-unit: assets  ## tests that need no database and no host
-	@$(PYTHON) -m pytest -m "not integration"
+test-unit: assets  ## tests that need no database and no host (ROOM="agent lab" for some)
+	@$(PYTHON) -m pytest -m "not integration" $(ROOM)
 
 .PHONY: test-integration
 test-integration: assets  ## the server against the PostgreSQL that the roles install
