@@ -50,9 +50,11 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bootstrap  ## measure the agent against librouteros, in one run
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+SCALE := small
+bench: bootstrap  ## measure agent and server beside their peers (SCALE=full, ONLY=ingest,chart, KEEP=yes)
+	$(if $(ONLY),,@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py)
+	$(if $(ONLY),,@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py)
+	@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run --scale $(SCALE) --only "$(ONLY)" $(if $(KEEP),--keep)
 
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from
