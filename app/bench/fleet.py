@@ -1,0 +1,153 @@
+"""Routers made of arithmetic: what they are, what an agent would send of them, and the same as Influx lines.
+
+Values look like a network's: every interface has a mean of its own, a daily curve and noise; byte counters follow from
+the rates, error counters rarely move. The same fleet gives the same values every time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+import msgspec
+import zstandard
+from ispvm_contract.compatibility import compatibility
+from ispvm_contract.identity import device_id, set_id
+from ispvm_contract.ingest import MAX_METRICS, Agent, Batch, DevicePatch, EntityPatch, InventoryPatch, Poll, Value
+
+NAMES = UUID("b8a3b1de-2c1e-5a51-8a0e-9c9a5a0f7f10")
+CAPACITY = 10_000_000_000
+# what the agent publishes of an interface on its fast tier
+METRICS = (
+    "interface.oper_up", "interface.admin_up", "interface.rx_bps", "interface.tx_bps", "interface.rx_bytes_total",
+    "interface.tx_bytes_total", "interface.rx_errors_total", "interface.tx_errors_total",
+    "interface.rx_discards_total", "interface.tx_discards_total", "interface.link_downs_total",
+)  # fmt: skip
+_SHORT = [name.partition(".")[2].removesuffix("_total") for name in METRICS]
+_NOISE = [random.Random(1).gauss(1, 0.12) for _ in range(1 << 16)]  # noqa: S311  # no secret
+
+
+@dataclass
+class Router:
+    """One router and its counters."""
+
+    number: int
+    name: str
+    uuid: UUID
+    mean: list[float]
+    rx_bytes: list[int]
+    tx_bytes: list[int]
+    errors: list[int]
+    discards: list[int]
+    downs: list[int]
+
+
+@dataclass
+class Fleet:
+    """`routers` × `interfaces`, polled every `interval_s`; `tenant` makes their ids."""
+
+    tenant: str
+    routers: int
+    interfaces: int = 50
+    interval_s: int = 60
+    all: list[Router] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Draw the means."""
+        self.keys = [f"ether{at}" for at in range(1, self.interfaces + 1)]
+        self.set = set_id(self.keys)
+        self.agent = Agent("bench", f"{compatibility().server}.0", ["zstd"])
+        self.all = [self._router(number) for number in range(self.routers)]
+
+    def _router(self, number: int) -> Router:
+        draw = random.Random(number)  # noqa: S311
+        name = f"r{number:05d}"
+        mean = [CAPACITY * min(0.9, draw.lognormvariate(-3.5, 1.2)) for _ in self.keys]
+        counters = [draw.randrange(1 << 46) for _ in self.keys]
+        zeros = [0] * self.interfaces
+        return Router(
+            number, name, device_id(self.tenant, name), mean, counters, [c // 2 for c in counters],
+            list(zeros), list(zeros), list(zeros),
+        )  # fmt: skip
+
+    @property
+    def per_batch(self) -> int:
+        """How many routers' polls one batch may hold."""
+        return MAX_METRICS // (len(METRICS) * self.interfaces)
+
+    def inventory(self, routers: Sequence[Router]) -> InventoryPatch:
+        """These routers and their interfaces, as an agent introduces them."""
+        return InventoryPatch(
+            [DevicePatch(r.uuid, r.name, "pop", f"10.{r.number >> 8}.{r.number & 255}.1") for r in routers],
+            [EntityPatch(r.uuid, "interface", key, key, {"type": "ether"}) for r in routers for key in self.keys],
+        )
+
+    def columns(self, router: Router, ts: int) -> dict[str, list[Value]]:
+        """One poll of a router at `ts` (seconds); moves its counters on."""
+        curve = 1 + 0.4 * math.sin((ts / 86400 + router.number * 0.01) * 2 * math.pi)
+        at = (ts // self.interval_s * 7919 + router.number * 104_729) % (len(_NOISE) - self.interfaces)
+        rx = [round(mean * curve * abs(n)) for mean, n in zip(router.mean, _NOISE[at:], strict=False)]
+        tx = [rate // 2 for rate in rx]
+        seconds = self.interval_s
+        router.rx_bytes = [c + rate * seconds // 8 for c, rate in zip(router.rx_bytes, rx, strict=True)]
+        router.tx_bytes = [c + rate * seconds // 8 for c, rate in zip(router.tx_bytes, tx, strict=True)]
+        if at % 16 == 0:
+            router.errors[at % self.interfaces] += 1 + at % 5
+            router.discards[at % 7 % self.interfaces] += 1 + at % 90
+        up: list[Value] = [True] * self.interfaces
+        values: tuple[list[Value], ...] = (
+            up, up, [*rx], [*tx], [*router.rx_bytes], [*router.tx_bytes], [*router.errors], [*router.errors],
+            [*router.discards], [*router.discards], [*router.downs],
+        )  # fmt: skip
+        return dict(zip(METRICS, values, strict=True))
+
+    def poll(self, router: Router, ts: int) -> Poll:
+        """The same as a poll of the contract."""
+        columns = self.columns(router, ts)
+        return Poll(router.uuid, ts * 1000, "interface", columns, self.set, float(self.interval_s))
+
+    def batch(self, polls: list[Poll], name: str, inventory: InventoryPatch | None = None) -> Batch:
+        """Polls as one message; equal names give equal ids."""
+        patch = inventory or InventoryPatch()
+        sent = max(poll.ts for poll in polls)
+        return Batch(
+            1, uuid5(NAMES, f"{self.tenant}/{name}"), sent, self.agent, {self.set: self.keys}, polls, [], patch
+        )
+
+    def batches(self, times: Sequence[int]) -> Iterator[Batch]:
+        """Every router at each of these moments (seconds), as full batches."""
+        for ts in times:
+            for first in range(0, self.routers, self.per_batch):
+                some = self.all[first : first + self.per_batch]
+                yield self.batch([self.poll(router, ts) for router in some], f"{first}@{ts}")
+
+    def introduction(self, ts: int) -> Iterator[Batch]:
+        """Batches that make every router and interface known, each with one poll at `ts`."""
+        for first in range(0, self.routers, 20):
+            some = self.all[first : first + 20]
+            yield self.batch([self.poll(r, ts) for r in some], f"hello {first}@{ts}", self.inventory(some))
+
+    def influx(self, batch: Batch) -> bytes:
+        """A batch as Influx lines: the same values, one line an interface and moment, milliseconds."""
+        names = {router.uuid: router.name for router in self.all}
+        lines = []
+        for poll in batch.polls:
+            head, ts = f"if,d={names[poll.device]},i=", poll.ts
+            rows = zip(self.keys, *poll.columns.values(), strict=True)
+            for key, *row in rows:
+                fields = ",".join(f"{short}={int(value or 0)}" for short, value in zip(_SHORT, row, strict=True))
+                lines.append(f"{head}{key} {fields} {ts}")
+        return "\n".join(lines).encode()
+
+
+def values_of(batch: Batch) -> int:
+    """How many metric values a batch carries."""
+    return sum(len(column) for poll in batch.polls for column in poll.columns.values())
+
+
+def encode(batch: Batch) -> bytes:
+    """As the agent sends it: MessagePack, zstd."""
+    return zstandard.compress(msgspec.msgpack.encode(batch))

@@ -1,0 +1,179 @@
+"""SIGKILL of server, PgBouncer and PostgreSQL at random points of a running ingest.
+
+The sender does as the agent's uplink does: it repeats a batch until the server's 200 and only then forgets it. Its
+ledger of acknowledged polls is then compared with what is in the database.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import psycopg
+
+from bench import tables
+from bench.fleet import Fleet, encode
+from bench.machine import HEADERS, BenchError, Machine, say, wait_for
+from bench.machine import run as command
+from bench.result import Figure, percentile
+from bench.scale import Scale
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A process that may die at any time, and comes back by itself (or by `kill`)."""
+
+    name: str
+    kill: Callable[[], None]
+
+
+@dataclass
+class Sender:
+    """Sends polls of a fleet, one batch after another, each until it is acknowledged."""
+
+    fleet: Fleet
+    token: str
+    connect: Callable[[], http.client.HTTPConnection]
+    begin: int
+    acknowledged: list[tuple[str, datetime]] = field(default_factory=list)
+    repeats: int = 0
+    duplicates: int = 0
+    fault: str = ""
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop; the last batch is finished first."""
+        peer, at = self.connect(), self.begin
+        while not stop.is_set() and not self.fault:
+            batches = list(self.fleet.batches([at]))
+            for batch in batches:
+                while (status := self._try(peer, encode(batch))) != 200:
+                    if 400 <= status < 500 and status not in (408, 429):
+                        self.fault = f"a batch was refused with {status}"
+                        return
+                    self.repeats += 1
+                    peer.close()
+                    time.sleep(0.05)  # the uplink waits longer; this asks harder
+                names = {r.uuid: r.name for r in self.fleet.all}
+                self.acknowledged += [(names[p.device], datetime.fromtimestamp(at, UTC)) for p in batch.polls]
+            at += self.fleet.interval_s
+
+    def _try(self, peer: http.client.HTTPConnection, body: bytes) -> int:
+        """The status of one attempt, 0 when there was no answer."""
+        try:
+            headers = {**HEADERS, "Authorization": f"Bearer {self.token}"}
+            peer.request("POST", "/ingest/v1/batch", body, headers)
+            answer = peer.getresponse()
+            said = answer.read()
+        except (OSError, http.client.HTTPException):
+            return 0
+        if answer.status == 200:
+            self.duplicates += b'"duplicate"' in said
+            if b'"rejected":[]' not in said:
+                self.fault = f"parts of a batch were rejected: {said[:300]!r}"
+        return answer.status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a campaign found. `lost` were acknowledged and are not there, `doubled` are there more than once."""
+
+    kills: dict[str, int]
+    acknowledged: int
+    repeats: int
+    duplicates: int
+    lost: list[tuple[str, datetime]]
+    doubled: list[tuple[str, datetime]]
+    unasked: list[tuple[str, datetime]]
+    outages: list[float]
+
+
+def campaign(
+    sender: Sender, victims: Sequence[Victim], kills: int, landed: Callable[[], Counter[tuple[str, datetime]]]
+) -> Outcome:
+    """Kill `kills` times while `sender` sends; each kill waits until data flow again. Raises BenchError if they do not.
+
+    `landed` counts what is in the database, once everything is back.
+    """
+    draw, stop = random.Random(), threading.Event()  # noqa: S311  # any point may be the bad one
+    thread = threading.Thread(target=sender.run, args=(stop,), daemon=True)
+    thread.start()
+    killed: Counter[str] = Counter()
+    outages = []
+
+    def flows_on(beyond: int) -> None:
+        wait_for(f"acknowledged data ({sender.fault or 'none'})",
+                 lambda: len(sender.acknowledged) > beyond or sender.fault, 90)  # fmt: skip
+        if sender.fault:
+            raise BenchError(sender.fault)
+
+    try:
+        flows_on(0)
+        for number in range(kills):
+            victim = victims[number] if number < len(victims) else draw.choice(victims)
+            time.sleep(draw.uniform(0, 0.5))  # a random point of the ingest
+            victim.kill()
+            killed[victim.name] += 1
+            began, before = time.monotonic(), len(sender.acknowledged)
+            flows_on(before + 2 * sender.fleet.routers)
+            outages.append(time.monotonic() - began)
+            say(f"kill {number + 1} of {kills}: {victim.name}, flows again after {outages[-1]:.1f} s")
+    finally:
+        stop.set()
+        thread.join(90)
+    if thread.is_alive():
+        raise BenchError("the sender did not finish its last batch")
+    there, sent = landed(), set(sender.acknowledged)
+    return Outcome(
+        dict(killed), len(sent), sender.repeats, sender.duplicates, sorted(sent - set(there)),
+        sorted(key for key, count in there.items() if count > 1), sorted(set(there) - sent), outages,
+    )  # fmt: skip
+
+
+def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
+    """On the appliance: systemd brings back what was killed."""
+    fleet = Fleet("bench-kills", 20, interfaces=10)
+    begin = int(time.time()) // 86400 * 86400 - 20 * 86400
+    database = machine.superuser()
+    tables.empty(database)
+    machine.introduce(fleet, begin - 86400)
+    tables.empty(database)
+    database.close()
+
+    def victim(unit: str) -> Victim:
+        def kill() -> None:
+            pid = int(command("systemctl", "show", "--property=MainPID", "--value", unit))
+            if pid > 1:  # else it is just being brought back
+                command("kill", "-9", str(pid), check=False)
+
+        return Victim(unit, kill)
+
+    def landed() -> Counter[tuple[str, datetime]]:
+        wait_for("the database is back", lambda: _answers(machine))
+        return tables.landed(machine.superuser(), fleet.tenant)
+
+    sender = Sender(fleet, machine.tokens[fleet.tenant], machine.connection, begin)
+    units = ("ispvm-server", "pgbouncer", "postgresql@17-ispvm")
+    found = campaign(sender, [victim(unit) for unit in units], scale.kills, landed)
+    killed = ", ".join(f"{count} × {name}" for name, count in found.kills.items())
+    note = (
+        f"{killed}; {found.acknowledged:,} polls acknowledged, {found.repeats} tries without a 200,"
+        f" {found.duplicates} batches that were stored although their answer was lost"
+    )
+    yield Figure("kills", "acknowledged polls lost", "", [len(found.lost)], "0", remark=note)
+    yield Figure("kills", "polls stored twice", "", [len(found.doubled)], "0")
+    yield Figure("kills", "polls stored that nobody was told of", "", [len(found.unasked)], "0")
+    yield Figure("kills", "until data flow again, p50", "s", [percentile(found.outages, 0.5)])
+
+
+def _answers(machine: Machine) -> bool:
+    try:
+        machine.superuser().close()
+    except psycopg.OperationalError:
+        return False
+    return True
