@@ -1,8 +1,8 @@
 """One metric of one entity over a range, in at most 600 buckets.
 
 While samples are kept, every bucket is made of them: packed days, and landing rows of the hours not packed yet. Older
-ranges, and buckets of a day and more, come from the daily rollup and its hours. A bucket without a value is a gap, and
-null. p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles;
+ranges, and those of more than 200 days, come from the daily rollup and its hours. A bucket without a value is a gap,
+and null. p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles;
 `p95_from` says what it was read from.
 """
 
@@ -49,6 +49,8 @@ _STEPS = (
     2592000,
     7776000,
 )
+# Longer ranges are read from the daily rollup.
+SAMPLES_LIMIT = timedelta(days=200)
 Resolution = Literal["raw", "1m", "1h", "1d"]
 P95Source = Literal["samples", "minute means", "sketch"]
 
@@ -156,7 +158,7 @@ async def read_series(
         raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
     seconds = (end - start).total_seconds()
     step = choose_step(seconds, max_points, await _interval(connection, entity, metric), "raw")
-    if step >= DAY_SECONDS:
+    if end - start > SAMPLES_LIMIT:
         return await _from_days(connection, entity, metric, start, end, max_points)
     series = _empty(entity, metric, step, start, end, max_points)
     subject = Subject(entity.id, entity.device_id, entity.type, entity.capacity_bps)

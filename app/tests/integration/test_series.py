@@ -138,7 +138,7 @@ async def test_older_than_its_samples_a_range_comes_from_hours_or_days(world: Wo
     days = await read(world, times[0], end, 50)
     assert (days.resolution, days.step_s, days.p95_from) == ("1d", 86400, "samples")
     same(days, expected(values, 86400))
-    weeks = await read(world, end - timedelta(days=120), end, 20)
+    weeks = await read(world, end - timedelta(days=240), end, 20)
     assert (weeks.resolution, weeks.p95_from) == ("1d", "sketch")
     same(weeks, expected(values, weeks.step_s), 0.005)
 
