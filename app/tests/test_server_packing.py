@@ -14,6 +14,8 @@ from ispvm.store.packing import (
     SKETCH_STEP,
     STEP,
     Samples,
+    constant,
+    constant_sketch,
     p95,
     pack,
     sketch,
@@ -49,6 +51,18 @@ def test_no_value_is_off_by_more_than_half_a_step_of_itself(seconds: list[int], 
         assert math.isclose(found, value, rel_tol=math.expm1(STEP / 2) * 1.0001), value
 
 
+@given(st.integers(0, 7200), st.integers(1, 60), st.integers(1, 1440), st.integers(-(1 << 53) + 1, (1 << 53) - 1))
+def test_what_never_moves_is_known_without_unpacking(first: int, step: int, count: int, value: int) -> None:
+    same = samples([first + step * n for n in range(count)], [float(value)] * count)
+    found = constant(pack(same, exact=False))
+    assert found is not None
+    assert found.packed() == pack(same, exact=True)
+    assert (found.first, found.count, found.value) == (first, count, value)
+    assert constant_sketch(found.value, found.count) == sketch(same.values)
+    moved = samples([first, first + step], [float(value), float(value) + (1 if value < 0 else -1)])
+    assert constant(pack(moved, exact=True)) is None
+
+
 def test_a_day_has_at_least_one_sample() -> None:
     with pytest.raises(ValueError, match="not 0"):
         pack(EMPTY, exact=False)
@@ -62,7 +76,7 @@ def test_merging_keeps_every_moment_and_the_newer_value(one: list[int], other: l
     assert merged.seconds.tolist() == sorted(expected)
 
 
-def constant(rng: np.random.Generator) -> np.ndarray:
+def level(rng: np.random.Generator) -> np.ndarray:
     return np.full(1440, rng.uniform(0, 1e9))
 
 
@@ -82,7 +96,7 @@ def negative(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(-8, 3, 1440)
 
 
-@pytest.mark.parametrize("kind", [constant, random, bursty, idle, negative])
+@pytest.mark.parametrize("kind", [level, random, bursty, idle, negative])
 def test_p95_of_a_month_is_exact_from_samples_and_within_half_a_percent_from_sketches(
     kind: Callable[[np.random.Generator], np.ndarray],
 ) -> None:

@@ -25,8 +25,9 @@ from ispvm.store.columns import LATE, array_columns, columns, landing_types, pac
 from ispvm.store.pool import Connection
 
 QUALITY = {"good": 0, "estimated": 1, "stale": 2}
-# The open hour is packed when it is over and its last polls are here, not all routers at once; a closed hour at once.
-# Until then whoever reads takes its samples from the landing rows.
+# Hours are packed six at a time, when the last is over and its polls are here, not all routers at once; until then
+# whoever reads takes their samples from the landing rows. What comes later than that is packed at once.
+PACKED_HOURS = 6
 CLOSING = timedelta(minutes=2)
 SPREAD_SECONDS = 1200
 # A poll that takes longer to arrive than this was kept back by an outage.
@@ -372,21 +373,18 @@ async def _point_to_latest(
     )
 
 
-def _due(device: int, hour: datetime) -> datetime:
-    return hour + timedelta(hours=1) + CLOSING + timedelta(seconds=device * 7919 % SPREAD_SECONDS)
+def _due(device: int, hour: datetime, now: datetime) -> datetime:
+    end = hour.replace(hour=hour.hour // PACKED_HOURS * PACKED_HOURS) + timedelta(hours=PACKED_HOURS)
+    return max(now, end + CLOSING + timedelta(seconds=device * 7919 % SPREAD_SECONDS))
 
 
 async def _mark_dirty(cursor: Any, sender: Sender, touched: Iterable[tuple[str, int, datetime]], now: datetime) -> None:
-    open_hour = now.replace(minute=0, second=0, microsecond=0)
     hours = {(device, kind, ts.replace(minute=0, second=0, microsecond=0)) for kind, device, ts in touched}
     # DO UPDATE, not DO NOTHING: it locks the mark, so the worker cannot take it before this data is visible to it.
     await cursor.executemany(
         "insert into rollup_dirty as d (tenant_id, device_id, type, hour, due) values (%s, %s, %s, %s, %s)"
         " on conflict (device_id, type, hour) do update set due = least(d.due, excluded.due)",
-        [
-            (sender.tenant, device, kind, hour, _due(device, hour) if hour >= open_hour else now)
-            for device, kind, hour in sorted(hours)
-        ],
+        [(sender.tenant, device, kind, hour, _due(device, hour, now)) for device, kind, hour in sorted(hours)],
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def pack(samples: Samples, exact: bool) -> bytes:
     if not 0 < count <= DAY_SECONDS:
         raise ValueError(f"a day has 1 to {DAY_SECONDS} samples, not {count}")
     steps = np.diff(seconds)
-    step = int(np.median(steps)) if count > 1 else 0
+    step = int(np.partition(steps, count // 2 - 1)[count // 2 - 1]) if count > 1 else 0
     time_width, times = _narrow(steps - step)
     kind, width, base, body = _coded(values, exact)
     packed = _compressor.compress(times + body) if times or body else b""
@@ -151,6 +152,30 @@ def unpack(packed: bytes) -> Samples:
     return Samples(seconds.astype(np.int32), values)
 
 
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A day whose samples all say the same, at a rhythm that was kept."""
+
+    first: int
+    step: int
+    count: int
+    value: int
+
+    def packed(self) -> bytes:
+        """The same as `pack` would give."""
+        return _HEADER.pack(
+            _WHOLE, 0, 0, self.count & 0xFFFF, (self.first << 1) | (self.count >> 16), self.step, self.value
+        )
+
+
+def constant(packed: bytes) -> Constant | None:
+    """Packed samples that are nothing but a header, or None; what is idle is worked on without unpacking it."""
+    if len(packed) != _HEADER.size:
+        return None
+    _, _, _, low, first, step, value = _HEADER.unpack(packed)
+    return Constant(first >> 1, step, low | (first & 1) << 16, value)
+
+
 def p95(values: Values) -> float:
     """Nearest rank: the least value that 95 % of the values do not exceed."""
     rank = math.ceil(0.95 * len(values)) - 1
@@ -175,13 +200,32 @@ def spans(span: NDArray[np.int64], values: Values) -> Spans:
     n = np.diff(starts, append=len(span))
     if not len(starts):
         return Spans(starts, n, EMPTY.values, EMPTY.values, EMPTY.values, EMPTY.values)
+    # A row for each span and in it the values in order: the place of the percentile is known.
+    most = int(n.max())
+    if len(values) == most * len(starts):
+        table = np.sort(values.reshape(-1, most), axis=1)
+    elif most * len(starts) <= 4 * len(values):
+        table = np.full((len(starts), most), np.inf)
+        table[np.repeat(np.arange(len(starts)), n), np.arange(len(span)) - np.repeat(starts, n)] = values
+        table.sort(axis=1)
+    else:
+        parts = [np.sort(values[at : at + size]) for at, size in zip(starts.tolist(), n.tolist(), strict=True)]
+        return Spans(
+            span[starts],
+            n,
+            np.add.reduceat(values, starts) / n,
+            np.array([part[0] for part in parts]),
+            np.array([part[-1] for part in parts]),
+            np.array([part[math.ceil(0.95 * len(part)) - 1] for part in parts]),
+        )
+    rows = np.arange(len(starts))
     return Spans(
         span[starts],
         n,
         np.add.reduceat(values, starts) / n,
-        np.minimum.reduceat(values, starts),
-        np.maximum.reduceat(values, starts),
-        np.array([p95(values[at : at + size]) for at, size in zip(starts.tolist(), n.tolist(), strict=True)]),
+        table[:, 0],
+        table[rows, n - 1],
+        table[rows, np.ceil(0.95 * n).astype(np.int64) - 1],
     )
 
 
@@ -195,6 +239,12 @@ def sketch(values: Values) -> bytes:
     least = int(steps.min())
     width, body = _narrow(np.bincount(steps - least).astype(np.int64))
     return _SKETCH_HEADER.pack(least, width) + _compressor.compress(body)
+
+
+@lru_cache(maxsize=4096)
+def constant_sketch(value: int, count: int) -> bytes:
+    """The sketch of a value that came `count` times."""
+    return sketch(np.full(count, float(value)))
 
 
 def sketch_p95(sketches: list[bytes]) -> float | None:
@@ -236,3 +286,11 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
             values[place] = one.unpack_from(packed, at)[0]
             at += length
     return values
+
+
+def binary_array(values: NDArray[Any], dtype: str, oid: int) -> bytes:
+    """A one-dimensional array without nulls as PostgreSQL reads it; `dtype` as in `array_values`."""
+    size = np.dtype(dtype).itemsize
+    cells = np.empty(len(values), np.dtype([("size", ">i4"), ("value", dtype)]))
+    cells["size"], cells["value"] = size, values
+    return struct.pack(">5i", 1, 0, oid, len(values), 1) + cells.tobytes()

@@ -6,18 +6,40 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from ispvm.store.columns import LATE, Column, array_columns, columns, table
-from ispvm.store.packing import EMPTY, Samples, array_values, p95, pack, sketch, spans, unpack
+from ispvm.store.columns import (
+    LATE,
+    Column,
+    PackedArray,
+    RealArray,
+    SmallintArray,
+    array_columns,
+    columns,
+    register,
+    table,
+)
+from ispvm.store.packing import (
+    EMPTY,
+    Constant,
+    Samples,
+    array_values,
+    binary_array,
+    constant,
+    constant_sketch,
+    p95,
+    pack,
+    sketch,
+    spans,
+    unpack,
+)
 
 # Byte counters are not kept in history: their rates are.
 _SKIPPED_UNITS = {"counter": "By"}
@@ -164,56 +186,104 @@ class _Row:
 
     entity: int
     metric: int
-    samples: Samples
+    samples: Samples | Constant
     packed: bytes | None  # None: derived from other metrics' samples, and not stored itself
-    resets: list[int] | None
-    late: list[int] | None
+    resets: list[int]
+    late: list[int]
 
 
-def _derived(row: _Row) -> tuple[Any, ...]:
-    """The columns of rollup_1d after its key."""
-    values, seconds = row.samples.values, row.samples.seconds
-    hours = spans((seconds // 3600).astype(np.int64), values)
+@lru_cache(maxsize=256)
+def _hours_of(first: int, step: int, count: int) -> NDArray[np.int64]:
+    return np.bincount((first + step * np.arange(count)) // 3600, minlength=24)
 
-    def day_of(numbers: NDArray[Any]) -> list[Any]:
-        cells: list[Any] = [None] * 24
-        for hour, number in zip(hours.span.tolist(), numbers.tolist(), strict=True):
-            cells[hour] = number
-        return cells
 
-    low, high = float(values.min()), float(values.max())
-    flat = low == high or bool((hours.low == hours.high).all())
-    return (
-        len(values),
-        len(row.resets or ()),
-        float(values.sum()),
-        low,
-        high,
-        p95(values),
-        day_of(hours.n),
-        day_of(hours.mean),
-        None if flat else day_of(hours.low),
-        None if flat else day_of(hours.high),
-        None if flat else day_of(hours.p95),
-        sketch(values),
-    )
+class _Days:
+    """Rows of rollup_1d as columns; the hours of all rows behind one another, 24 each."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        self.n, self.sum, self.low, self.high, self.p95 = (np.zeros(len(rows)) for _ in range(5))
+        self.hours = {name: np.zeros((len(rows), 24)) for name in ("n", "mean", "min", "max", "p95")}
+        self.flat: list[bool] = []
+        self.sketches: list[bytes] = []
+        for at, row in enumerate(rows):
+            self._fill(at, row.samples)
+
+    def _fill(self, at: int, samples: Samples | Constant) -> None:
+        hours = self.hours
+        if isinstance(samples, Constant):
+            self.n[at], self.sum[at] = samples.count, samples.count * samples.value
+            self.low[at] = self.high[at] = self.p95[at] = samples.value
+            hours["n"][at] = _hours_of(samples.first, samples.step, samples.count)
+            hours["mean"][at] = samples.value
+            self.flat.append(True)
+            self.sketches.append(constant_sketch(samples.value, samples.count))
+            return
+        values = samples.values
+        found = spans((samples.seconds // 3600).astype(np.int64), values)
+        self.n[at], self.sum[at] = len(values), values.sum()
+        self.low[at], self.high[at], self.p95[at] = found.low.min(), found.high.max(), p95(values)
+        for name, numbers in zip(hours, (found.n, found.mean, found.low, found.high, found.p95), strict=True):
+            hours[name][at, found.span] = numbers
+        self.flat.append(bool((found.low == found.high).all()))
+        self.sketches.append(sketch(values))
+
+    def hour(self, name: str) -> PackedArray:
+        """All rows' hours of one kind."""
+        flat = self.hours[name].reshape(-1)
+        if name == "n":
+            return SmallintArray(binary_array(flat, ">i2", 21))
+        return RealArray(binary_array(flat, ">f4", 700))
 
 
 _STORE_SAMPLES = """
 insert into sample_day as s (tenant_id, day, entity_id, metric_id, samples, resets, late)
-values (%s, %s, %s, %s, %b, %b, %b)
+select %(tenant)s, %(day)s, u.entity, u.metric, u.samples, u.resets::integer[], u.late::integer[]
+from unnest(%(entities)s::int[], %(metrics)s::smallint[], %(samples)b::bytea[], %(resets)s::text[], %(late)s::text[])
+     as u(entity, metric, samples, resets, late)
 on conflict (entity_id, metric_id, day) do update
 set samples = excluded.samples, resets = excluded.resets, late = excluded.late
 """
 _STORE_DAYS = """
 insert into rollup_1d as r (tenant_id, day, entity_id, metric_id, n, resets, sum, min, max, p95, hour_n, hour_mean,
     hour_min, hour_max, hour_p95, sketch)
-values (%s, %s, %s, %s, %s, %s, %b, %b, %b, %b, %s::smallint[], %s::real[], %s::real[], %s::real[], %s::real[], %b)
+select %(tenant)s, %(day)s, u.entity, u.metric, u.n, u.resets, u.sum, u.min, u.max, u.p95,
+    (%(hour_n)b)[u.at * 24 - 23 : u.at * 24], (%(hour_mean)b)[u.at * 24 - 23 : u.at * 24],
+    case when not u.flat then (%(hour_min)b)[u.at * 24 - 23 : u.at * 24] end,
+    case when not u.flat then (%(hour_max)b)[u.at * 24 - 23 : u.at * 24] end,
+    case when not u.flat then (%(hour_p95)b)[u.at * 24 - 23 : u.at * 24] end, u.sketch
+from unnest(%(entities)s::int[], %(metrics)s::smallint[], %(n)s::int[], %(resets)s::int[], %(sum)s::float8[],
+     %(min)s::float8[], %(max)s::float8[], %(p95)s::float8[], %(flat)s::boolean[], %(sketches)b::bytea[])
+     with ordinality as u(entity, metric, n, resets, sum, min, max, p95, flat, sketch, at)
 on conflict (entity_id, metric_id, day) do update
 set n = excluded.n, resets = excluded.resets, sum = excluded.sum, min = excluded.min, max = excluded.max,
     p95 = excluded.p95, hour_n = excluded.hour_n, hour_mean = excluded.hour_mean, hour_min = excluded.hour_min,
     hour_max = excluded.hour_max, hour_p95 = excluded.hour_p95, sketch = excluded.sketch
 """
+
+
+def _literal(numbers: Sequence[int]) -> str | None:
+    return "{" + ",".join(map(str, numbers)) + "}" if numbers else None
+
+
+def _merged(packed: bytes | None, new: Samples, exact: bool) -> tuple[Samples | Constant, bytes]:
+    """Old and new samples of a day together, as they are worked on and as they are stored."""
+    if packed is None:
+        packed = pack(new, exact)
+        return constant(packed) or new, packed
+    old = constant(packed)
+    if old is not None:
+        # What has never moved and goes on so, which most counters and states do, is not unpacked.
+        expected = np.arange(1, len(new.seconds) + 1) * old.step + old.first + old.step * (old.count - 1)
+        if old.count > 1 and (new.values == old.value).all() and np.array_equal(expected, new.seconds):
+            longer = replace(old, count=old.count + len(new.seconds))
+            return longer, longer.packed()
+    samples = unpack(packed).merged(new)
+    packed = pack(samples, exact)
+    return constant(packed) or samples, packed
+
+
+def _opened(samples: Samples | Constant) -> Samples:
+    return unpack(samples.packed()) if isinstance(samples, Constant) else samples
 
 
 async def recompute(
@@ -244,34 +314,52 @@ async def recompute(
         capacities = {entity: capacity async for entity, capacity in rows}
     changed: list[_Row] = []
     for entity, new in sorted(landed.items()):
-        days: dict[str, Samples] = {}
+        days: dict[str, Samples | Constant] = {}
         for column in kept(entity_type):
             name = column.metric.name
             if name not in new.samples:
                 continue
-            packed, resets, late = there.get((entity, metrics[name]), (None, None, None))
-            samples = unpack(packed).merged(new.samples[name]) if packed else new.samples[name]
+            old, resets, late = there.get((entity, metrics[name]), (None, None, None))
+            samples, packed = _merged(old, new.samples[name], column.metric.type != "gauge")
             days[name] = samples
-            changed.append(
-                _Row(
-                    entity,
-                    metrics[name],
-                    samples,
-                    pack(samples, column.metric.type != "gauge"),
-                    sorted({*(resets or ()), *new.resets.tolist()}) or None,
-                    merge_stretches(late or (), new.late.tolist()) or None,
-                )
-            )
-        rx, tx = days.get("interface.rx_bps", EMPTY), days.get("interface.tx_bps", EMPTY)
-        if entity in capacities and (len(rx.seconds) or len(tx.seconds)):
-            used = utilization(rx, tx, capacities[entity])
-            changed.append(_Row(entity, metrics[UTILIZATION], used, None, None, None))
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            _STORE_SAMPLES,
-            [(tenant, day, r.entity, r.metric, r.packed, r.resets, r.late) for r in changed if r.packed is not None],
-        )
-        await cursor.executemany(_STORE_DAYS, [(tenant, day, r.entity, r.metric, *_derived(r)) for r in changed])
+            resets = sorted({*(resets or ()), *new.resets.tolist()})
+            late = merge_stretches(late or (), new.late.tolist()) if late or len(new.late) else []
+            changed.append(_Row(entity, metrics[name], samples, packed, resets, late))
+        if entity in capacities and "interface.rx_bps" in days and "interface.tx_bps" in days:
+            used = utilization(_opened(days["interface.rx_bps"]), _opened(days["interface.tx_bps"]), capacities[entity])
+            changed.append(_Row(entity, metrics[UTILIZATION], used, None, [], []))
+    stored = [row for row in changed if row.packed is not None]
+    await connection.execute(
+        _STORE_SAMPLES,
+        {
+            "tenant": tenant,
+            "day": day,
+            "entities": [row.entity for row in stored],
+            "metrics": [row.metric for row in stored],
+            "samples": [row.packed for row in stored],
+            "resets": [_literal(row.resets) for row in stored],
+            "late": [_literal(row.late) for row in stored],
+        },
+    )
+    days_ = _Days(changed)
+    await connection.execute(
+        _STORE_DAYS,
+        {
+            "tenant": tenant,
+            "day": day,
+            "entities": [row.entity for row in changed],
+            "metrics": [row.metric for row in changed],
+            "n": days_.n.astype(int).tolist(),
+            "resets": [len(row.resets) for row in changed],
+            "sum": days_.sum.tolist(),
+            "min": days_.low.tolist(),
+            "max": days_.high.tolist(),
+            "p95": days_.p95.tolist(),
+            "flat": days_.flat,
+            "sketches": days_.sketches,
+            **{f"hour_{name}": days_.hour(name) for name in days_.hours},
+        },
+    )
 
 
 async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_marks: bool = False) -> list[DirtyHour]:
@@ -291,6 +379,7 @@ async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_mar
 
 async def roll_up(connection: AsyncConnection[TupleRow], limit: int = 20, *, all_marks: bool = False) -> int:
     """Take due hours and merge them in one transaction; returns how many. A failure leaves their marks in place."""
+    register(connection)
     async with connection.transaction():
         taken = await take_due(connection, limit, all_marks=all_marks)
         days: dict[tuple[int, str, date, int], list[datetime]] = defaultdict(list)

@@ -21,7 +21,7 @@ create table sample_day (
     unique (entity_id, metric_id, day)
 );
 
--- What merges: the day as a whole, its 24 hours (null where an hour has no sample), and a sketch of its values, from which
+-- What merges: the day as a whole, its 24 hours (n is 0 where an hour has no sample), and a sketch of its values, from which
 -- the percentile of several days is read. `p95` is that of the samples themselves, of the day or of the hour.
 create table rollup_1d (
     day date not null,
