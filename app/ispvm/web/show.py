@@ -81,13 +81,6 @@ def since(moment: datetime | None, now: datetime) -> str:
     return ago(moment, now) if moment else NOTHING
 
 
-def load_class(value: float | None) -> str:
-    """The colour class of a utilisation: calm below 50 %, full from 90 %."""
-    if value is None:
-        return "load-none"
-    return "load-low" if value < 50 else "load-mid" if value < 75 else "load-high" if value < 90 else "load-full"
-
-
 def sparkline(points: Sequence[tuple[float, float | None]], width: int = 120, height: int = 24) -> str:
     """SVG path data of a line from 0 to the maximum. A point is (place in time from 0 to 1, value).
 
