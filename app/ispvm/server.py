@@ -18,6 +18,7 @@ from ispvm import __version__, refusal
 from ispvm.health.routes import router as health_router
 from ispvm.ingest.routes import CONTRACT_SCHEMAS
 from ispvm.ingest.routes import router as ingest_router
+from ispvm.reports.routes import router as reports_router
 from ispvm.series.budget import Budgets
 from ispvm.series.cache import TOP_SECONDS, Answers, Cache, Memory
 from ispvm.series.routes import router as series_router
@@ -27,7 +28,7 @@ from ispvm.web.auth import Guard, Throttle
 from ispvm.web.page import NotFoundError, NotSignedInError, to_login, to_missing
 from ispvm.web.routes import router as web_router
 
-ROUTERS = (health_router, ingest_router, series_router, web_router)
+ROUTERS = (health_router, ingest_router, series_router, reports_router, web_router)
 
 
 def create_app(settings: Settings) -> FastAPI:
