@@ -55,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = Cache(seconds=2)
     app.state.overviews = Cache(seconds=2)
+    app.state.platform = Cache(seconds=10)
     app.state.incidents = Cache(seconds=TOP_SECONDS)
     app.state.answers = Answers(Memory())
     app.state.budgets = Budgets()
