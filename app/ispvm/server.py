@@ -26,9 +26,10 @@ from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
 from ispvm.web.page import NotFoundError, NotSignedInError, to_login, to_missing
+from ispvm.web.reports import router as reports_page_router
 from ispvm.web.routes import router as web_router
 
-ROUTERS = (health_router, ingest_router, series_router, reports_router, web_router)
+ROUTERS = (health_router, ingest_router, series_router, reports_router, web_router, reports_page_router)
 
 
 def create_app(settings: Settings) -> FastAPI:
