@@ -27,12 +27,14 @@ _pages.filters |= {
     "seconds": show.seconds,
     "load_class": load_class,
     "sparkline": show.sparkline,
+    "each_second": show.each_second,
 }
 _pages.globals |= {
     "since": show.since,
     "LABELS": LABELS,
     "BRIEF": BRIEF,
     "ROLE_LABELS": ROLE_LABELS,
+    "KINDS": show.KINDS,
     "version": __version__,
 }
 

@@ -16,9 +16,9 @@ from psycopg.rows import dict_row
 from starlette.responses import RedirectResponse, Response
 
 from ispvm.health.state import URGENCY, State
-from ispvm.series.overview import Overview, Port, read_devices, read_ports, read_sites
+from ispvm.series.overview import FAULTY_MINUTES, Overview, Port, read_devices, read_ports, read_sites
 from ispvm.series.query import STATEMENT_MS
-from ispvm.series.routes import cached_overview, sessions
+from ispvm.series.routes import cached_incidents, cached_overview, sessions
 from ispvm.store.pool import Connection, Pool, transaction
 from ispvm.web import show
 from ispvm.web.auth import (
@@ -37,6 +37,8 @@ from ispvm.web.topology import HEIGHT, WIDTH, lay_out
 # Forms are small; nothing else is posted here.
 router = APIRouter(include_in_schema=False, max_body_size=64 * 1024)
 MIN_PASSWORD = 12
+# Days of incidents on the first page.
+DAYS = 30
 # argon2id with the library's parameters (RFC 9106, second choice). Takes tens of milliseconds: never on the event loop.
 _hasher = PasswordHasher()
 
@@ -65,6 +67,7 @@ def _chart_port(found: Overview) -> Port | None:
 
 async def _home(request: Request, user: User) -> dict[str, Any]:
     found = await cached_overview(request, user)
+    _, incidents = await cached_incidents(request, user, DAYS)
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         events = await _recent_events(connection)
     urgency = {device.id: URGENCY.index(device.health.state) for device in found.devices.values()}
@@ -82,6 +85,9 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
         "by_site": by_site,
         "sites": sites,
         "busiest": found.busiest(),
+        "congested": found.congested(),
+        "faulty_minutes": FAULTY_MINUTES,
+        "incidents": incidents,
         "topology": lay_out(found),
         "width": WIDTH,
         "height": HEIGHT,

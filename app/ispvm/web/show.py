@@ -13,6 +13,10 @@ NOTHING = "–"
 _RATES = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 
 
+# Kinds of incidents, in the order in which they are stacked.
+KINDS = (("reachability", "not reachable"), ("api", "API"), ("bgp", "BGP"), ("ospf", "OSPF"))
+
+
 def bps(value: float | None) -> str:
     """A rate in bit/s with three digits: 4.74 Gbit/s."""
     if value is None:
@@ -52,6 +56,15 @@ def pct(value: float | None) -> str:
 def number(value: float | None) -> str:
     """A count with thin spaces between thousands."""
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def each_second(value: float | None) -> str:
+    """A rate of events: 12/s, 0.4/s; below one in ten seconds by the minute."""
+    if not value:
+        return NOTHING
+    if value < 0.1:
+        return f"{value * 60:.1f}/min"
+    return f"{value:.1f}/s" if value < 10 else f"{number(value)}/s"
 
 
 def seconds(value: float | None) -> str:

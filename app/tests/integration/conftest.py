@@ -83,7 +83,11 @@ async def make_world(settings: Settings, tmp_path: Path) -> AsyncIterator[Callab
             seed = seeds.load(path)
             enroll(settings, tenant, "pop", [s.key for s in seed.sites], hashlib.sha256(token.encode()).hexdigest())
             client = await stack.enter_async_context(
-                httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers={"Origin": ORIGIN})
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app),
+                    base_url=ORIGIN,
+                    headers={"Origin": ORIGIN, "X-Forwarded-For": "192.0.2.1"},  # as the proxy says it
+                )
             )
             link = login_link(settings, f"op-{tenant}", tenant, 5)
             answer = await client.post(link.removeprefix(ORIGIN))
