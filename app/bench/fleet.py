@@ -17,6 +17,7 @@ import zstandard
 from ispvm_contract.compatibility import compatibility
 from ispvm_contract.identity import device_id, set_id
 from ispvm_contract.ingest import MAX_METRICS, Agent, Batch, DevicePatch, EntityPatch, InventoryPatch, Poll, Value
+from ispvm_contract.seed import Device, Interface, Seed, Site, Tenant
 
 NAMES = UUID("b8a3b1de-2c1e-5a51-8a0e-9c9a5a0f7f10")
 CAPACITY = 10_000_000_000
@@ -78,10 +79,19 @@ class Fleet:
         """How many routers' polls one batch may hold."""
         return MAX_METRICS // (len(METRICS) * self.interfaces)
 
+    def seed(self) -> Seed:
+        """Tenant, one site and the routers with the capacities of their ports."""
+        ports = [Interface(key, CAPACITY) for key in self.keys]
+        devices = [
+            Device(r.name, "access", "pop", "CCR2116-12G-4S+", "7.16", _address(10, r), _address(172, r), ports)
+            for r in self.all
+        ]
+        return Seed(1, self.tenant, Tenant(self.tenant, self.tenant), [Site("pop", "PoP", 48.2, 16.4)], devices, [], [])
+
     def inventory(self, routers: Sequence[Router]) -> InventoryPatch:
         """These routers and their interfaces, as an agent introduces them."""
         return InventoryPatch(
-            [DevicePatch(r.uuid, r.name, "pop", f"10.{r.number >> 8}.{r.number & 255}.1") for r in routers],
+            [DevicePatch(r.uuid, r.name, "pop", _address(10, r)) for r in routers],
             [EntityPatch(r.uuid, "interface", key, key, {"type": "ether"}) for r in routers for key in self.keys],
         )
 
@@ -141,6 +151,10 @@ class Fleet:
                 fields = ",".join(f"{short}={int(value or 0)}" for short, value in zip(_SHORT, row, strict=True))
                 lines.append(f"{head}{key} {fields} {ts}")
         return "\n".join(lines).encode()
+
+
+def _address(network: int, router: Router) -> str:
+    return f"{network}.{router.number >> 8}.{router.number & 255}.1"
 
 
 def values_of(batch: Batch) -> int:

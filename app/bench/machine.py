@@ -25,9 +25,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 import psycopg
 from ispvm import settings as config
-from ispvm_contract.seed import Device, Interface, Seed, Site, Tenant
 
-from bench.fleet import CAPACITY, Fleet, encode
+from bench.fleet import Fleet, encode
 
 SERVER = "/opt/ispvm/current/server/bin/ispvm"
 DATABASE = ("postgresql@17-ispvm", "pgbouncer", "ispvm-server")
@@ -160,18 +159,9 @@ class Machine:
     def introduce(self, fleet: Fleet, ts: int) -> None:
         """Make tenant, routers, agent and a signed-in user; the routers introduce themselves with polls at `ts`."""
         say(f"{fleet.routers:,} routers with {fleet.interfaces} interfaces each introduce themselves")
-        devices = [
-            Device(
-                r.name, "access", "pop", "CCR2116-12G-4S+", "7.16", f"10.{r.number >> 8}.{r.number & 255}.1",
-                f"10.{128 + (r.number >> 8)}.{r.number & 255}.1", [Interface(key, CAPACITY) for key in fleet.keys],
-            )
-            for r in fleet.all
-        ]  # fmt: skip
-        site = Site("pop", "PoP", 48.2, 16.4)
-        seed = Seed(1, fleet.tenant, Tenant(fleet.tenant, fleet.tenant), [site], devices, [], [])
         path = Path("/var/lib/ispvm-bench/seed.json")
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(seed))
+        path.write_bytes(msgspec.json.encode(fleet.seed()))
         self.command("seed", "apply", str(path))
         self.enroll(fleet.tenant)
         for batch in fleet.introduction(ts):
