@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -51,7 +52,11 @@ class Sender:
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; the last batch is finished first."""
-        peer, at = self.connect(), self.begin
+        with closing(self.connect()) as peer:
+            self._run(peer, stop)
+
+    def _run(self, peer: http.client.HTTPConnection, stop: threading.Event) -> None:
+        at = self.begin
         while not stop.is_set() and not self.fault:
             batches = list(self.fleet.batches([at]))
             for batch in batches:
@@ -102,6 +107,8 @@ def campaign(sender: Sender, victims: Sequence[Victim], kills: int, landed: Call
     `landed` counts what is in the database, once everything is back.
     """
     draw, stop = random.Random(), threading.Event()  # noqa: S311  # any point may be the bad one
+    order = [victims[number % len(victims)] for number in range(kills)]
+    draw.shuffle(order)
     thread = threading.Thread(target=sender.run, args=(stop,), daemon=True)
     thread.start()
     killed: Counter[str] = Counter()
@@ -115,8 +122,7 @@ def campaign(sender: Sender, victims: Sequence[Victim], kills: int, landed: Call
 
     try:
         flows_on(0)
-        for number in range(kills):
-            victim = victims[number] if number < len(victims) else draw.choice(victims)
+        for number, victim in enumerate(order):
             time.sleep(draw.uniform(0, 0.5))  # a random point of the ingest
             victim.kill()
             killed[victim.name] += 1

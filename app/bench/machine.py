@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 import psycopg
 from ispvm import settings as config
+from ispvm_contract.ingest import Heartbeat
 
 from bench.fleet import Fleet, encode
 
@@ -186,6 +187,15 @@ class Machine:
         if answer.status != 200 or told["rejected"]:
             raise BenchError(f"a batch was refused ({answer.status}): {said[:500]!r}")
         return told
+
+    def live(self, tenant: str, message: Heartbeat) -> None:
+        """A heartbeat of the agent."""
+        peer = self.connection()
+        headers = {**HEADERS, "Authorization": f"Bearer {self.tokens[tenant]}"}
+        peer.request("POST", "/ingest/v1/heartbeat", encode(message), headers)
+        if (status := peer.getresponse().status) != 200:
+            raise BenchError(f"a heartbeat was refused ({status})")
+        peer.close()
 
     def send_all(self, tenant: str, bodies: Sequence[bytes], connections: int = 4) -> list[float]:
         """Send all over several kept-alive connections; seconds each took to its 200, in order of `bodies`."""

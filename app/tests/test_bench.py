@@ -19,10 +19,10 @@ DAY = 86_400
 
 
 def test_a_fleet_is_what_the_contract_takes() -> None:
-    fleet = Fleet("t", 91)
+    fleet = Fleet("t", 90)
     assert seeds.check(fleet.seed()) == []
     batches = list(fleet.batches([DAY, DAY + 60]))
-    assert [len(batch.polls) for batch in batches] == [90, 1, 90, 1]
+    assert [len(batch.polls) for batch in batches] == [89, 1, 89, 1]
     assert max(values_of(batch) for batch in batches) <= MAX_METRICS
     assert {name for batch in batches for poll in batch.polls for name in poll.columns} == set(METRICS)
     assert set(METRICS) <= set(registry().metrics)

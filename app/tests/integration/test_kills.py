@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -80,7 +81,8 @@ def test_killed_at_random_points_nothing_is_lost_or_doubled(settings: Settings, 
     begin = int(time.time()) // 86400 * 86400 - 10 * 86400
     sender = Sender(fleet, token, server.connection, begin)
     for batch in fleet.introduction(begin - 86400):
-        assert sender.attempt(server.connection(), encode(batch)) == 200
+        with closing(server.connection()) as peer:
+            assert sender.attempt(peer, encode(batch)) == 200
 
     def landed() -> Counter[PollKey]:
         with psycopg.connect(settings.database.owner_dsn) as connection:
