@@ -23,10 +23,10 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     dead: list[float] = []
     with machine.without_worker():
         machine.introduce(fleet, begin - 60)
-        peer = machine.connection()
         for hour in range(24):
+            peer = machine.connection()  # an idle one is closed while the worker works
             times: list[float] = []
-            for batch in fleet.batches(range(begin + hour * 3600, begin + hour * 3600 + 3600, 60)):
+            for batch in fleet.batches(range(begin + hour * 3600, begin + hour * 3600 + 3600, 60), devices=True):
                 body = encode(batch)
                 began = time.perf_counter()
                 machine.send(fleet.tenant, body, peer)

@@ -16,10 +16,23 @@ import msgspec
 import zstandard
 from ispvm_contract.compatibility import compatibility
 from ispvm_contract.identity import device_id, set_id
-from ispvm_contract.ingest import MAX_METRICS, Agent, Batch, DevicePatch, EntityPatch, InventoryPatch, Poll, Value
+from ispvm_contract.ingest import (
+    MAX_METRICS,
+    Agent,
+    Batch,
+    DevicePatch,
+    EntityPatch,
+    Heartbeat,
+    InventoryPatch,
+    Poll,
+    RouterSummary,
+    Value,
+)
+from ispvm_contract.seed import Device, Interface, Seed, Site, Tenant
 
 NAMES = UUID("b8a3b1de-2c1e-5a51-8a0e-9c9a5a0f7f10")
 CAPACITY = 10_000_000_000
+_DEVICE_VALUES = 8  # of a router itself, at most
 # what the agent publishes of an interface on its fast tier
 METRICS = (
     "interface.oper_up", "interface.admin_up", "interface.rx_bps", "interface.tx_bps", "interface.rx_bytes_total",
@@ -76,12 +89,21 @@ class Fleet:
     @property
     def per_batch(self) -> int:
         """How many routers' polls one batch may hold."""
-        return MAX_METRICS // (len(METRICS) * self.interfaces)
+        return MAX_METRICS // (len(METRICS) * self.interfaces + _DEVICE_VALUES)
+
+    def seed(self) -> Seed:
+        """Tenant, one site and the routers with the capacities of their ports."""
+        ports = [Interface(key, CAPACITY) for key in self.keys]
+        devices = [
+            Device(r.name, "access", "pop", "CCR2116-12G-4S+", "7.16", _address(10, r), _address(172, r), ports)
+            for r in self.all
+        ]
+        return Seed(1, self.tenant, Tenant(self.tenant, self.tenant), [Site("pop", "PoP", 48.2, 16.4)], devices, [], [])
 
     def inventory(self, routers: Sequence[Router]) -> InventoryPatch:
         """These routers and their interfaces, as an agent introduces them."""
         return InventoryPatch(
-            [DevicePatch(r.uuid, r.name, "pop", f"10.{r.number >> 8}.{r.number & 255}.1") for r in routers],
+            [DevicePatch(r.uuid, r.name, "pop", _address(10, r)) for r in routers],
             [EntityPatch(r.uuid, "interface", key, key, {"type": "ether"}) for r in routers for key in self.keys],
         )
 
@@ -109,6 +131,21 @@ class Fleet:
         columns = self.columns(router, ts)
         return Poll(router.uuid, ts * 1000, "interface", columns, self.set, float(self.interval_s))
 
+    def device_poll(self, router: Router, ts: int) -> Poll:
+        """What a router says of itself."""
+        load = 20 + 15 * abs(_NOISE[(ts + router.number) % len(_NOISE)] - 1)
+        columns: dict[str, list[Value]] = {
+            "device.up": [True], "device.api.up": [True], "device.cpu_pct": [round(load, 1)],
+            "device.mem_used_bytes": [2 << 30], "device.mem_total_bytes": [16 << 30],
+            "device.uptime_seconds": [ts % 10_000_000], "device.temp_c": [41.0],
+        }  # fmt: skip
+        return Poll(router.uuid, ts * 1000, "device", columns, None, float(self.interval_s), source="probe")
+
+    def heartbeat(self, now: int) -> Heartbeat:
+        """The agent lives, and all its routers answer."""
+        routers = [RouterSummary(r.uuid, r.name, "ok", last_good=now * 1000) for r in self.all]
+        return Heartbeat(1, now * 1000, self.agent, now * 1000 - 86_400_000, clock_synchronised=True, routers=routers)
+
     def batch(self, polls: list[Poll], name: str, inventory: InventoryPatch | None = None) -> Batch:
         """Polls as one message; equal names give equal ids."""
         patch = inventory or InventoryPatch()
@@ -117,12 +154,17 @@ class Fleet:
             1, uuid5(NAMES, f"{self.tenant}/{name}"), sent, self.agent, {self.set: self.keys}, polls, [], patch
         )
 
-    def batches(self, times: Sequence[int]) -> Iterator[Batch]:
-        """Every router at each of these moments (seconds), as full batches."""
+    def batches(self, times: Sequence[int], devices: bool = False) -> Iterator[Batch]:
+        """Every router at each of these moments (seconds), as full batches; with `devices` also of the routers
+        themselves.
+        """
         for ts in times:
             for first in range(0, self.routers, self.per_batch):
                 some = self.all[first : first + self.per_batch]
-                yield self.batch([self.poll(router, ts) for router in some], f"{first}@{ts}")
+                polls = [self.poll(router, ts) for router in some]
+                if devices:
+                    polls += [self.device_poll(router, ts) for router in some]
+                yield self.batch(polls, f"{first}@{ts}")
 
     def introduction(self, ts: int) -> Iterator[Batch]:
         """Batches that make every router and interface known, each with one poll at `ts`."""
@@ -143,11 +185,15 @@ class Fleet:
         return "\n".join(lines).encode()
 
 
+def _address(network: int, router: Router) -> str:
+    return f"{network}.{router.number >> 8}.{router.number & 255}.1"
+
+
 def values_of(batch: Batch) -> int:
     """How many metric values a batch carries."""
     return sum(len(column) for poll in batch.polls for column in poll.columns.values())
 
 
-def encode(batch: Batch) -> bytes:
+def encode(message: Batch | Heartbeat) -> bytes:
     """As the agent sends it: MessagePack, zstd."""
-    return zstandard.compress(msgspec.msgpack.encode(batch))
+    return zstandard.compress(msgspec.msgpack.encode(message))

@@ -13,11 +13,12 @@ from bench.result import Beside, Figure, percentile
 from bench.scale import Scale
 
 CONNECTIONS = 4
+ROUTERS = 80  # one batch a moment
 
 
 def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     """Rounds of our path and of COPY in turn, then the peer alone on the machine."""
-    fleet = Fleet("bench-ingest", 90)
+    fleet = Fleet("bench-ingest", ROUTERS)
     begin = int(time.time()) // 86400 * 86400 - 2 * 86400
     database = machine.superuser()
     tables.empty(database)
@@ -48,7 +49,7 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         "ingest-e2e", "HTTP to durable commit through PgBouncer", "values/s", ours,
         "≥ 60 % of COPY, ≥ 2× VictoriaMetrics", Beside("VictoriaMetrics /write", peers),
         Beside("binary COPY, same table", copied),
-        f"{CONNECTIONS} connections, {len(bodies)} batches of 90 routers × 50 interfaces × 11 values,"
+        f"{CONNECTIONS} connections, {len(bodies)} batches of {ROUTERS} routers × 50 interfaces × 11 values,"
         " the worker stopped; COPY as superuser (row-level security refuses it to everybody else), one"
         f" transaction a batch, the better of one and {CONNECTIONS} connections, synchronous_commit on; VictoriaMetrics"
         " acknowledges before fsync",

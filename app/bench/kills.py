@@ -12,8 +12,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import psycopg
 
@@ -24,13 +26,15 @@ from bench.machine import run as command
 from bench.result import Figure, percentile
 from bench.scale import Scale
 
+PollKey = tuple[str, datetime]  # router, moment
+
 
 @dataclass(frozen=True)
 class Victim:
     """A process that may die at any time, and comes back by itself (or by `kill`)."""
 
     name: str
-    kill: Callable[[], None]
+    kill: Callable[[], object]
 
 
 @dataclass
@@ -41,18 +45,22 @@ class Sender:
     token: str
     connect: Callable[[], http.client.HTTPConnection]
     begin: int
-    acknowledged: list[tuple[str, datetime]] = field(default_factory=list)
+    acknowledged: list[PollKey] = field(default_factory=list)
     repeats: int = 0
     duplicates: int = 0
     fault: str = ""
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; the last batch is finished first."""
-        peer, at = self.connect(), self.begin
+        with closing(self.connect()) as peer:
+            self._run(peer, stop)
+
+    def _run(self, peer: http.client.HTTPConnection, stop: threading.Event) -> None:
+        at = self.begin
         while not stop.is_set() and not self.fault:
             batches = list(self.fleet.batches([at]))
             for batch in batches:
-                while (status := self._try(peer, encode(batch))) != 200:
+                while (status := self.attempt(peer, encode(batch))) != 200:
                     if 400 <= status < 500 and status not in (408, 429):
                         self.fault = f"a batch was refused with {status}"
                         return
@@ -63,7 +71,7 @@ class Sender:
                 self.acknowledged += [(names[p.device], datetime.fromtimestamp(at, UTC)) for p in batch.polls]
             at += self.fleet.interval_s
 
-    def _try(self, peer: http.client.HTTPConnection, body: bytes) -> int:
+    def attempt(self, peer: http.client.HTTPConnection, body: bytes) -> int:
         """The status of one attempt, 0 when there was no answer."""
         try:
             headers = {**HEADERS, "Authorization": f"Bearer {self.token}"}
@@ -87,20 +95,20 @@ class Outcome:
     acknowledged: int
     repeats: int
     duplicates: int
-    lost: list[tuple[str, datetime]]
-    doubled: list[tuple[str, datetime]]
-    unasked: list[tuple[str, datetime]]
+    lost: list[PollKey]
+    doubled: list[PollKey]
+    unasked: list[PollKey]
     outages: list[float]
 
 
-def campaign(
-    sender: Sender, victims: Sequence[Victim], kills: int, landed: Callable[[], Counter[tuple[str, datetime]]]
-) -> Outcome:
+def campaign(sender: Sender, victims: Sequence[Victim], kills: int, landed: Callable[[], Counter[PollKey]]) -> Outcome:
     """Kill `kills` times while `sender` sends; each kill waits until data flow again. Raises BenchError if they do not.
 
     `landed` counts what is in the database, once everything is back.
     """
     draw, stop = random.Random(), threading.Event()  # noqa: S311  # any point may be the bad one
+    order = [victims[number % len(victims)] for number in range(kills)]
+    draw.shuffle(order)
     thread = threading.Thread(target=sender.run, args=(stop,), daemon=True)
     thread.start()
     killed: Counter[str] = Counter()
@@ -114,8 +122,7 @@ def campaign(
 
     try:
         flows_on(0)
-        for number in range(kills):
-            victim = victims[number] if number < len(victims) else draw.choice(victims)
+        for number, victim in enumerate(order):
             time.sleep(draw.uniform(0, 0.5))  # a random point of the ingest
             victim.kill()
             killed[victim.name] += 1
@@ -128,11 +135,19 @@ def campaign(
         thread.join(90)
     if thread.is_alive():
         raise BenchError("the sender did not finish its last batch")
-    there, sent = landed(), set(sender.acknowledged)
+    since = datetime.fromtimestamp(sender.begin, UTC)
+    there = Counter({poll: count for poll, count in landed().items() if poll[1] >= since})
+    lost, doubled, unasked = compare(sender.acknowledged, there)
     return Outcome(
-        dict(killed), len(sent), sender.repeats, sender.duplicates, sorted(sent - set(there)),
-        sorted(key for key, count in there.items() if count > 1), sorted(set(there) - sent), outages,
-    )  # fmt: skip
+        dict(killed), len(sender.acknowledged), sender.repeats, sender.duplicates, lost, doubled, unasked, outages
+    )
+
+
+def compare(acknowledged: Sequence[PollKey], there: Counter[PollKey]) -> tuple[list[PollKey], ...]:
+    """The sender's ledger against the database: what is lost, what is doubled, what nobody was told of."""
+    sent = set(acknowledged)
+    doubled = [poll for poll, count in there.items() if count > 1]
+    return sorted(sent - set(there)), sorted(doubled), sorted(set(there) - sent)
 
 
 def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
@@ -142,18 +157,12 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     database = machine.superuser()
     tables.empty(database)
     machine.introduce(fleet, begin - 86400)
-    tables.empty(database)
     database.close()
 
     def victim(unit: str) -> Victim:
-        def kill() -> None:
-            pid = int(command("systemctl", "show", "--property=MainPID", "--value", unit))
-            if pid > 1:  # else it is just being brought back
-                command("kill", "-9", str(pid), check=False)
+        return Victim(unit, partial(command, "systemctl", "kill", "--signal=KILL", "--kill-whom=main", unit))
 
-        return Victim(unit, kill)
-
-    def landed() -> Counter[tuple[str, datetime]]:
+    def landed() -> Counter[PollKey]:
         wait_for("the database is back", lambda: _answers(machine))
         return tables.landed(machine.superuser(), fleet.tenant)
 

@@ -25,9 +25,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 import psycopg
 from ispvm import settings as config
-from ispvm_contract.seed import Device, Interface, Seed, Site, Tenant
+from ispvm_contract.ingest import Heartbeat
 
-from bench.fleet import CAPACITY, Fleet, encode
+from bench.fleet import Fleet, encode
 
 SERVER = "/opt/ispvm/current/server/bin/ispvm"
 DATABASE = ("postgresql@17-ispvm", "pgbouncer", "ispvm-server")
@@ -160,18 +160,9 @@ class Machine:
     def introduce(self, fleet: Fleet, ts: int) -> None:
         """Make tenant, routers, agent and a signed-in user; the routers introduce themselves with polls at `ts`."""
         say(f"{fleet.routers:,} routers with {fleet.interfaces} interfaces each introduce themselves")
-        devices = [
-            Device(
-                r.name, "access", "pop", "CCR2116-12G-4S+", "7.16", f"10.{r.number >> 8}.{r.number & 255}.1",
-                f"10.{128 + (r.number >> 8)}.{r.number & 255}.1", [Interface(key, CAPACITY) for key in fleet.keys],
-            )
-            for r in fleet.all
-        ]  # fmt: skip
-        site = Site("pop", "PoP", 48.2, 16.4)
-        seed = Seed(1, fleet.tenant, Tenant(fleet.tenant, fleet.tenant), [site], devices, [], [])
         path = Path("/var/lib/ispvm-bench/seed.json")
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(seed))
+        path.write_bytes(msgspec.json.encode(fleet.seed()))
         self.command("seed", "apply", str(path))
         self.enroll(fleet.tenant)
         for batch in fleet.introduction(ts):
@@ -196,6 +187,15 @@ class Machine:
         if answer.status != 200 or told["rejected"]:
             raise BenchError(f"a batch was refused ({answer.status}): {said[:500]!r}")
         return told
+
+    def live(self, tenant: str, message: Heartbeat) -> None:
+        """A heartbeat of the agent."""
+        peer = self.connection()
+        headers = {**HEADERS, "Authorization": f"Bearer {self.tokens[tenant]}"}
+        peer.request("POST", "/ingest/v1/heartbeat", encode(message), headers)
+        if (status := peer.getresponse().status) != 200:
+            raise BenchError(f"a heartbeat was refused ({status})")
+        peer.close()
 
     def send_all(self, tenant: str, bodies: Sequence[bytes], connections: int = 4) -> list[float]:
         """Send all over several kept-alive connections; seconds each took to its 200, in order of `bodies`."""

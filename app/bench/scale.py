@@ -14,13 +14,13 @@ class Scale:
 
     name: Name
     rounds: int = 5
-    ingest_moments: int = 40  # of 90 routers × 50 interfaces
+    ingest_moments: int = 40  # of 80 routers × 50 interfaces
     storage_routers: int = 5
     chart_routers: int = 20  # × 50 interfaces
     chart_requests: int = 200
     chart_peer_interfaces: int = 100  # at 5 minutes for 90 days
     tiles_routers: int = 200
-    tiles_requests: int = 20
+    tiles_requests: int = 8
     truth_days: int = 31
     late_rounds: int = 5
     day_routers: int = 20
@@ -37,7 +37,7 @@ SCALES: dict[Name, Scale] = {
         chart_requests=500,
         chart_peer_interfaces=500,
         tiles_routers=1000,
-        tiles_requests=30,
+        tiles_requests=24,
         truth_days=92,
         late_rounds=10,
         day_routers=1000,
