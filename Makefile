@@ -54,6 +54,15 @@ bench: bootstrap  ## measure the agent against librouteros, in one run
 	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
 	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
 
+.PHONY: fuzz
+fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
+	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \
+	  -max_total_time=$$(($(or $(MINUTES),10) * 60)) -timeout=10 -rss_limit_mb=512
+
+.PHONY: bench-tools
+bench-tools: bootstrap
+	@ci/bench-tools
+
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
