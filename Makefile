@@ -50,9 +50,9 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bootstrap  ## measure the agent against librouteros, in one run
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+bench: bench-tools  ## measure the agent against librouteros and MKTXP, in one run (ONLY=decode|fleet|rtt|outage for one)
+	@for bench in $(or $(ONLY),decode fleet rtt outage); do \
+	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)

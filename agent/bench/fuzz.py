@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the decoder (Atheris): no crash, no hang, no unbounded memory, one meaning.
 
-What is checked stands in agent/tests/decoder_truth.py; the unit tests replay agent/tests/corpus/. Runs in the environment
-of requirements/bench.txt: `make fuzz MINUTES=10`. With --plant-a-bug lengths are not checked, and it must fail.
+What is checked stands in agent/tests/decoder_truth.py; the unit tests replay agent/tests/corpus/. Runs in the
+environment of requirements/bench.txt: `make fuzz MINUTES=10`. With --plant-a-bug no length is checked; it must fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must hold for the decoder whatever arrives; the fuzzer looks for a counterexample, the unit tests replay its corpus.
+"""What must hold for the decoder whatever arrives: the fuzzer looks for a counterexample, unit tests replay its corpus.
 
 However the bytes arrive, the decoder gives the same sentences or the same refusal as it gives for single bytes, which
 are read word by word and never by a pattern; it keeps no more than it was given.

@@ -270,8 +270,7 @@ def test_a_planted_bug_is_found_in_the_corpus(monkeypatch: pytest.MonkeyPatch) -
     """Without the check of lengths a name that looks like a word deceives the pattern."""
     monkeypatch.setattr(wire, "add", lambda *_: Anything())
     with pytest.raises(AssertionError):
-        for path in CORPUS:
-            holds(path.read_bytes())
+        [holds(path.read_bytes()) for path in CORPUS]
 
 
 @settings(deadline=None)
