@@ -120,7 +120,11 @@ class Daemon:
             "spool": msgspec.to_builtins(self.depth),
             "probes": self.prober.refused or "ok",
             "routers": [
-                {**msgspec.to_builtins(poller.summary), "reachable": self.prober.up(poller.router.address)}
+                {
+                    **msgspec.to_builtins(poller.summary),
+                    "reachable": self.prober.up(poller.router.address),
+                    "costs": msgspec.to_builtins(poller.pace.costs),
+                }
                 for poller in self.pollers
             ],
         }

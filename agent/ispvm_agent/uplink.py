@@ -194,7 +194,8 @@ def heartbeat(
         buffer_depth=depth.batches,
         buffer_bytes=depth.bytes,
         oldest_buffered=depth.oldest_ms,
-        dropped_batches=depth.dropped_batches + depth.set_aside,
+        dropped_batches=depth.dropped_batches,
+        refused_batches=depth.set_aside,
         clock_synchronised=clock_synchronised,
         routers=routers,
     )
