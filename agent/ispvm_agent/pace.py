@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import exp
 
 from ispvm_agent.config import Polling
 
-WINDOW_SECONDS = 300.0  # over which the cost a minute is taken
+_MEMORY_SECONDS = 300.0  # how long cost counts: what is older than this has a weight of less than 1/e
 _BUSY_POLLS = 3  # in a row, until a high CPU load counts
 _CALM_PERCENT = 20  # below the limit, until it counts as calm again
 _PATIENCE_SECONDS = 300.0  # of calm until one step is taken back; doubles each time it did not last
@@ -35,7 +35,9 @@ class Pace:
     step: int = 0
     reason: str = ""  # why `step` is not 0, for people
     costs: dict[str, Cost] = field(default_factory=dict)
-    _spent: deque[tuple[float, float, int]] = field(default_factory=deque)  # when, ms, bytes
+    _ms: float = 0.0  # spent, fading
+    _bytes: float = 0.0
+    _at: float = 0.0
     _busy: int = 0
     _calm_since: float | None = None
     _changed: float = 0.0
@@ -52,17 +54,14 @@ class Pace:
         return self._sat_out
 
     def per_minute(self, now: float) -> tuple[float, int]:
-        """Milliseconds and bytes a minute, over the last five minutes or what there is of them (at least one)."""
-        while self._spent and self._spent[0][0] < now - WINDOW_SECONDS:
-            self._spent.popleft()
-        if not self._spent:
-            return 0.0, 0
-        minutes = max(1.0, (now - self._spent[0][0]) / 60)
-        return sum(spent[1] for spent in self._spent) / minutes, int(sum(spent[2] for spent in self._spent) / minutes)
+        """Milliseconds and bytes a minute, of about the last five minutes."""
+        share = 60 / _MEMORY_SECONDS * exp((self._at - now) / _MEMORY_SECONDS)
+        return self._ms * share, int(self._bytes * share)
 
     def note(self, now: float, ms: float, size: int, cpu: int | None, costs: Mapping[str, Cost]) -> bool:
         """One poll has ended at `now` (monotonic seconds); returns whether the step has changed."""
-        self._spent.append((now, ms, size))
+        fading = exp((self._at - now) / _MEMORY_SECONDS)
+        self._ms, self._bytes, self._at = self._ms * fading + ms, self._bytes * fading + size, now
         self.costs.update(costs)
         limit = self.polling.cpu_percent
         self._busy = self._busy + 1 if cpu is not None and cpu >= limit else 0
