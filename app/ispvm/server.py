@@ -23,10 +23,11 @@ from ispvm.series.routes import router as series_router
 from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
+from ispvm.web.compatibility import router as compatibility_router
 from ispvm.web.routes import NotFoundError, NotSignedInError, to_login, to_missing
 from ispvm.web.routes import router as web_router
 
-ROUTERS = (health_router, ingest_router, series_router, web_router)
+ROUTERS = (health_router, ingest_router, series_router, web_router, compatibility_router)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -20,6 +20,8 @@ GET = {
     "/account": "",
     "/": "",
     "/partials/home": "",
+    "/compatibility": "",
+    "/api/v1/compatibility": "",
     "/api/v1/summary": "",
     "/api/v1/sites": "",
     "/api/v1/devices": "",
