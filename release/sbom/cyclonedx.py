@@ -60,6 +60,7 @@ def _component(one: Component) -> dict[str, Any]:
         ("bsi:component:executable", "executable" if one.executable else "non-executable"),
         *(("bsi:component:filename", name) for name in one.filenames),
         ("bsi:component:structured", "structured" if one.structured else "unstructured"),
+        *([("ispvm:architecture", one.architecture)] if one.architecture else []),
         *(("ispvm:installed-on", role) for role in sorted(one.roles)),
         *one.properties,
     ]
@@ -95,7 +96,7 @@ def document(
     phase: str = "build",
 ) -> dict[str, Any]:
     """The SBOM of `main`: everything it needs, through every level. `revision` counts corrections of one release."""
-    part = inventory.reach([main.ref])
+    part = inventory.reach(main)
     listed = [one for one in part.all() if one.ref != main.ref]
     refs = {one.ref for one in part.all()}
     aggregates: dict[str, list[str]] = {}

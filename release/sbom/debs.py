@@ -150,9 +150,21 @@ def _together(one: Deb, other: Deb) -> bool:
     return len({one.control["Architecture"], other.control["Architecture"]} - {"all"}) < 2
 
 
+def lock_uses(tree: Path) -> dict[str, set[str]]:
+    """What each package is for, from apt.lock: file name → `host-amd64`, `image-arm64`, …; empty without a lock."""
+    found: dict[str, set[str]] = {}
+    lock = tree / "apt" / "apt.lock"
+    for line in lock.read_text().splitlines() if lock.is_file() else []:
+        if not line.startswith("#"):
+            _, _, _, _, _, uses, path, index = line.split()
+            found.setdefault(path.rsplit("/", 1)[-1], set()).update(f"{use}-{index}" for use in uses.split(","))
+    return found
+
+
 def add(inventory: Inventory, tree: Path) -> list[Deb]:
     """Add every package of the pool."""
     debs = read_all(tree / "apt" / "pool", tree)
+    uses = lock_uses(tree)
     texts = {deb.name: deb.copyright for deb in debs}
     needs = edges(debs)
     for deb in debs:
@@ -170,12 +182,13 @@ def add(inventory: Inventory, tree: Path) -> list[Deb]:
                 [deb.filename],
                 [deb.digest],
                 path=deb.place,
+                architecture=deb.control["Architecture"].replace("all", ""),
                 description=deb.control.get("Description", "").split("\n")[0],
                 source=f"pkg:deb/debian/{quote(source, safe='')}@{quote(version, safe='')}?arch=source&distro={DISTRO}",
                 website=deb.control.get("Homepage", ""),
                 executable=bool(deb.code),
                 requires=needs[deb.purl],
-                roles={"os"},
+                roles=set(uses.get(deb.filename, {"host-amd64"})),
             )
         )
     return debs

@@ -10,6 +10,11 @@ from typing import Any
 from release.sbom.model import Producer, SbomError
 
 
+def key_of(purl: str) -> str:
+    """A purl without version; of an rpm without its distribution, which rebuilds what others make."""
+    return re.sub(r"^pkg:rpm/[^/]+/", "pkg:rpm/", re.split(r"[@?#]", purl)[0])
+
+
 class Enrichment:
     """Producers, licences and version patterns, by purl without version."""
 
@@ -25,7 +30,7 @@ class Enrichment:
             raise SbomError(f"{path.name}: {error}") from error
 
     def _entry(self, purl: str) -> dict[str, Any]:
-        key = re.split(r"[@?#]", purl)[0]
+        key = key_of(purl)
         found = self._data.get("component", {}).get(key)
         if found is None:
             raise SbomError(
@@ -41,14 +46,14 @@ class Enrichment:
 
     def licence(self, purl: str) -> str:
         """Its licence where somebody looked it up, else the empty text for wheels; others must be there."""
-        key = re.split(r"[@?#]", purl)[0]
+        key = key_of(purl)
         if key.startswith("pkg:pypi/"):
             return str(self._data.get("component", {}).get(key, {}).get("licence", ""))
         return str(self._entry(purl)["licence"])
 
     def file(self, purl: str) -> str:
         """A pattern for the file that is this component, where it has one of its own inside another; or nothing."""
-        return str(self._data.get("component", {}).get(re.split(r"[@?#]", purl)[0], {}).get("file", ""))
+        return str(self._data.get("component", {}).get(key_of(purl), {}).get("file", ""))
 
     def identify(self, library: str, content: bytes) -> tuple[str, str]:
         """Name and version of a vendored shared library from what is written in it; the version may be empty."""

@@ -68,6 +68,7 @@ class Component:
     filenames: list[str]
     digests: list[Digest]
     path: str = ""  # inside the release
+    architecture: str = ""  # the one processor it is for
     ref: str = ""
     description: str = ""
     source: str = ""  # URI of the source code
@@ -114,12 +115,14 @@ class Inventory:
         """Every component, sorted by ref."""
         return [self._components[ref] for ref in sorted(self._components)]
 
-    def reach(self, starts: Iterable[str]) -> Inventory:
-        """The inventory of what these refs need, themselves included, through every level."""
-        part, queue = Inventory(), list(starts)
+    def reach(self, start: Component) -> Inventory:
+        """What a component needs, itself included, through every level; of its processor, if it has one."""
+        part, queue = Inventory(), [start.ref]
         while queue:
             component = self._components.get(queue.pop())
-            if component is not None and part.get(component.ref) is None:
+            if component is None or part.get(component.ref) is not None:
+                continue
+            if not start.architecture or component.architecture in ("", start.architecture):
                 part.add(component)
                 queue += component.requires
         return part

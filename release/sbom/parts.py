@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import yaml
 
-from release.sbom.debs import DISTRO, Deb
+from release.sbom.debs import DISTRO, Deb, lock_uses
 from release.sbom.enrichment import Enrichment
 from release.sbom.model import Component, Inventory, SbomError, digest, digest_of_manifest, files_under, is_code
 from release.sbom.wheels import Wheel
@@ -206,9 +206,7 @@ def role_packages(tree: Path) -> set[str]:
 
 def add_operating_system(inventory: Inventory, tree: Path, debs: list[Deb], enrichment: Enrichment) -> Component:
     """Debian 13: without this component, scanners find no distribution and drop every .deb."""
-    lock = tree / "apt.lock"
-    if not lock.is_file():
-        lock = tree / "apt" / "apt.lock"
+    lock = tree / "apt" / "apt.lock"
     listed = [(deb.place, deb.digest.sha512) for deb in debs]
     # by no other package needed: they belong to the system as such
     needed = {ref for deb in debs for ref in _of(inventory, deb.purl).requires}
@@ -228,7 +226,7 @@ def add_operating_system(inventory: Inventory, tree: Path, debs: list[Deb], enri
             executable=False,
             archive=False,
             complete="incomplete",
-            roles={"os"},
+            roles={"host-amd64", "host-arm64"},
             requires={deb.purl for deb in debs if deb.purl not in needed},
             properties=[
                 ("ispvm:distro", DISTRO),
@@ -237,19 +235,6 @@ def add_operating_system(inventory: Inventory, tree: Path, debs: list[Deb], enri
             ],
         )
     )
-
-
-def image_packages(tree: Path) -> dict[str, set[str]]:
-    """Which Debian packages are inside the container images: processor → file names, from apt.lock."""
-    found: dict[str, set[str]] = {}
-    for lock in (tree / "apt.lock", tree / "apt" / "apt.lock"):
-        if not lock.is_file():
-            continue
-        for line in lock.read_text().splitlines():
-            words = line.split()
-            if len(words) >= 8 and not line.startswith("#") and "image" in words[5].split(","):
-                found.setdefault(words[7], set()).add(words[6].rsplit("/", 1)[-1])
-    return found
 
 
 def _image_digest(path: Path) -> str:
@@ -270,8 +255,7 @@ def add_artefacts(
     """
     described: dict[str, str] = {}
     ours = {one.name: one for one in wheels if one.name.startswith("ispvm-")}
-    inside = image_packages(tree)
-    by_file = {deb.filename: deb.purl for deb in debs}
+    uses = lock_uses(tree)
     known = {digest(one.path.read_bytes()): one.purl for one in ours.values()}
     for name, path in files_under(tree):
         if AFTERWARDS.match(name) or name.startswith(("apt/", "wheelhouse/", "ansible/")):
@@ -298,9 +282,10 @@ def add_artefacts(
             if "oci" in name.lower() or "image" in name.lower():
                 part.kind = "container"
                 part.properties.append(("ispvm:oci-manifest", _image_digest(path)))
-                architecture = "arm64" if "arm64" in path.name else "amd64"
-                part.requires |= {by_file[one] for one in inside.get(architecture, ()) if one in by_file}
-                part.complete = "complete" if inside.get(architecture) else "incomplete"
+                part.architecture = "arm64" if "arm64" in path.name else "amd64"
+                inside = {deb.purl for deb in debs if f"image-{part.architecture}" in uses.get(deb.filename, ())}
+                part.requires |= inside
+                part.complete = "complete" if inside else "incomplete"
     return described
 
 

@@ -33,7 +33,7 @@ class Wheel:
 
     path: Path
     place: str  # inside the release
-    architectures: set[str]
+    houses: set[str]  # the wheelhouses it stands in, such as `amd64` or `installer/arm64`
     name: str
     version: str
     pure: bool
@@ -50,7 +50,12 @@ class Wheel:
         return base if self.pure else f"{base}?file_name={quote(self.path.name, safe='')}"
 
 
-def read(path: Path, place: str, architecture: str) -> Wheel:
+def architecture_of(house: str) -> str:
+    """The processor that a wheelhouse is for; what is not for one alone is used on the machine that builds."""
+    return house.rsplit("/", 1)[-1] if house.endswith(tuple(_MACHINES)) else "amd64"
+
+
+def read(path: Path, place: str, house: str) -> Wheel:
     """Read a wheel. Raises SbomError when it is none."""
     try:
         name, version, _, tags = parse_wheel_filename(path.name)
@@ -73,7 +78,7 @@ def read(path: Path, place: str, architecture: str) -> Wheel:
     except (ValueError, StopIteration, zipfile.BadZipFile) as error:
         raise SbomError(f"{place}: no readable wheel ({error})") from error
     pure = all(tag.platform == "any" for tag in tags)
-    wheel = Wheel(path, place, {architecture}, str(name), str(version), pure, metadata, "\n".join(texts), sboms, code)
+    wheel = Wheel(path, place, {house}, str(name), str(version), pure, metadata, "\n".join(texts), sboms, code)
     wheel.requirements = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
     return wheel
 
@@ -82,12 +87,12 @@ def read_all(wheelhouse: Path, tree: Path) -> list[Wheel]:
     """Every wheel below `wheelhouse`; one that stands in two architectures' folders is one wheel."""
     found: dict[str, Wheel] = {}
     for path in sorted(wheelhouse.rglob("*.whl")):
-        architecture = path.parent.name if path.parent.name in _MACHINES else "amd64"
+        house = path.parent.relative_to(wheelhouse).as_posix()
         known = found.get(path.name)
         if known is None:
-            found[path.name] = read(path, path.relative_to(tree).as_posix(), architecture)
+            found[path.name] = read(path, path.relative_to(tree).as_posix(), house)
         elif known.path.read_bytes() == path.read_bytes():
-            known.architectures.add(architecture)
+            known.houses.add(house)
         else:
             raise SbomError(f"{path.relative_to(tree)}: another file of this name has other content")
     return list(found.values())
@@ -136,43 +141,37 @@ def requirements_of(lists: list[Path]) -> dict[str, set[str]]:
 
 
 def _edges(wheels: list[Wheel]) -> dict[str, set[str]]:
-    """Who needs whom: wheel's file name → file names. Extras count where somebody asks for them."""
-    by_name: dict[str, list[Wheel]] = {}
-    for wheel in wheels:
-        by_name.setdefault(wheel.name, []).append(wheel)
-    extras: dict[str, set[str]] = {name: {""} for name in by_name}
+    """Who needs whom, inside each wheelhouse: wheel's file name → file names. Extras count where somebody asks."""
     edges: dict[str, set[str]] = {wheel.path.name: set() for wheel in wheels}
-    changed = True
-    while changed:
-        changed = False
-        for wheel in wheels:
-            for architecture in sorted(wheel.architectures):
-                environment = {
-                    "python_version": "3.13",
-                    "python_full_version": "3.13.5",
-                    "sys_platform": "linux",
-                    "os_name": "posix",
-                    "platform_system": "Linux",
-                    "implementation_name": "cpython",
-                    "platform_python_implementation": "CPython",
-                    "platform_machine": _MACHINES[architecture],
-                }
-                for needed in wheel.requirements:
-                    if needed.marker and not _holds(needed.marker, environment, extras[wheel.name]):
-                        continue
-                    target = canonicalize_name(needed.name)
-                    for other in by_name.get(target, []):
-                        if architecture not in other.architectures:
-                            continue
-                        new = other.path.name not in edges[wheel.path.name] or not needed.extras <= extras[target]
-                        edges[wheel.path.name].add(other.path.name)
-                        extras[target] |= needed.extras
-                        changed = changed or new
+    for house in sorted({house for wheel in wheels for house in wheel.houses}):
+        here = {wheel.name: wheel for wheel in wheels if house in wheel.houses}
+        environment = {
+            "python_version": "3.13",
+            "python_full_version": "3.13.5",
+            "sys_platform": "linux",
+            "os_name": "posix",
+            "platform_system": "Linux",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+            "platform_machine": _MACHINES[architecture_of(house)],
+        }
+        extras: dict[str, set[str]] = {name: {""} for name in here}
+        queue = sorted(here)
+        while queue:
+            wheel = here[queue.pop()]
+            for needed in wheel.requirements:
+                target = canonicalize_name(needed.name)
+                if target not in here or not _holds(needed.marker, environment, extras[wheel.name]):
+                    continue
+                edges[wheel.path.name].add(here[target].path.name)
+                if not needed.extras <= extras[target]:
+                    extras[target] |= needed.extras
+                    queue.append(target)
     return edges
 
 
-def _holds(marker: Marker, environment: dict[str, str], extras: set[str]) -> bool:
-    return any(marker.evaluate({**environment, "extra": extra}) for extra in sorted(extras))
+def _holds(marker: Marker | None, environment: dict[str, str], extras: set[str]) -> bool:
+    return marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in sorted(extras))
 
 
 def add(inventory: Inventory, tree: Path, enrichment: Enrichment) -> list[Wheel]:
@@ -202,15 +201,13 @@ def add(inventory: Inventory, tree: Path, enrichment: Enrichment) -> list[Wheel]
                 [wheel.path.name],
                 [digest(wheel.path.read_bytes())],
                 path=wheel.place,
+                architecture="" if wheel.pure else architecture_of(min(wheel.houses)),
                 description=str(wheel.metadata.get("Summary", "")),
                 source=enrichment.source if own else _source(wheel),
                 website=_links(wheel.metadata).get("homepage", ""),
                 executable=bool(wheel.code),
                 requires={purls[other] for other in edges[wheel.path.name]},
                 roles=set(roles.get(wheel.name, set())),
-                properties=[("ispvm:architecture", one) for one in sorted(wheel.architectures)]
-                if not wheel.pure
-                else [],
             )
         )
         _add_embedded(inventory, wheel, component, enrichment)
