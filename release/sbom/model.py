@@ -9,7 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Files whose execution or import runs code, by name; a mode with an x bit, a `#!` or an ELF header counts as well.
-CODE_SUFFIXES = (".py", ".pyc", ".pth", ".so", ".pm", ".pl", ".js", ".mjs", ".sh", ".wasm", ".rb", ".lua", ".tcl")
+CODE_SUFFIXES = (
+    ".py",
+    ".pyc",
+    ".pth",
+    ".so",
+    ".pm",
+    ".pl",
+    ".js",
+    ".mjs",
+    ".sh",
+    ".wasm",
+    ".rb",
+    ".lua",
+    ".tcl",
+    ".whl",
+    ".pex",
+)
 _SHARED_OBJECT = re.compile(r"\.so(\.[0-9]+)*$")
 
 
@@ -104,6 +120,7 @@ class Inventory:
         known.requires |= component.requires
         known.roles |= component.roles
         known.filenames += [name for name in component.filenames if name not in known.filenames]
+        known.properties += [one for one in component.properties if one not in known.properties]
         known.digests += [one for one in component.digests if one not in known.digests]
         return known
 

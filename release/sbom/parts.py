@@ -166,7 +166,26 @@ def add_playbooks(inventory: Inventory, tree: Path, release: Release, enrichment
         elif not name.startswith("collections/") and is_code(name, 0, content[:4]):
             part = _own(release, enrichment, "file", name, f"{base}#{quote(name)}", content, f"ansible/{name}")
             whole.requires.add(inventory.add(part).ref)
+        if not re.match(r"roles/[^/]+/(tasks|handlers|vars|defaults)/[^/]+\.yml$", name):
+            continue
+        for dest, text in _written(yaml.safe_load(content)):
+            if is_code(dest, 0, text[:4].encode()):
+                ref = f"{base}#{quote(name + dest)}"
+                part = _own(release, enrichment, "file", Path(dest).name, ref, text.encode(), f"ansible/{name}")
+                whole.requires.add(inventory.add(part).ref)
     return whole
+
+
+def _written(value: object) -> list[tuple[str, str]]:
+    """The files that a YAML document of a role has as plain text: pairs of destination and content."""
+    if isinstance(value, list):
+        return [pair for one in value for pair in _written(one)]
+    if not isinstance(value, dict):
+        return []
+    dest, content = value.get("dest"), value.get("content")
+    if isinstance(dest, str) and isinstance(content, str) and "{{" not in content:
+        return [(dest, content)]
+    return _written(list(value.values()))
 
 
 def _add_collection(inventory: Inventory, folder: Path, name: str, content: bytes, enrichment: Enrichment) -> Component:
