@@ -18,7 +18,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -315,6 +315,12 @@ def sketch_p95(sketches: list[bytes]) -> float | None:
     return None
 
 
+@cache
+def _cell(dtype: str) -> np.dtype[Any]:
+    """One element with its length before it."""
+    return np.dtype([("size", ">i4"), ("value", dtype)])
+
+
 def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     """The elements of a one-dimensional PostgreSQL array in binary form as float64, NaN where null.
 
@@ -323,9 +329,8 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     if len(packed) <= 12:
         return EMPTY.values
     count = int.from_bytes(packed[12:16], "big")
-    size = np.dtype(dtype).itemsize
-    cell = np.dtype([("size", ">i4"), ("value", dtype)])
-    if len(packed) == 20 + count * (4 + size):  # no nulls
+    cell = _cell(dtype)
+    if len(packed) == 20 + count * cell.itemsize:  # no nulls
         return np.frombuffer(packed, cell, count, 20)["value"].astype(np.float64)
     values, at = np.full(count, np.nan), 20
     one = struct.Struct({">f4": ">f", ">i8": ">q", ">i2": ">h", "?": ">?"}[dtype])
@@ -339,8 +344,8 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
 
 
 def binary_array(values: NDArray[Any], dtype: str, oid: int) -> bytes:
-    """A one-dimensional array without nulls as PostgreSQL reads it; `dtype` as in `array_values`."""
-    size = np.dtype(dtype).itemsize
-    cells = np.empty(len(values), np.dtype([("size", ">i4"), ("value", dtype)]))
-    cells["size"], cells["value"] = size, values
+    """A one-dimensional array without nulls as PostgreSQL reads it, beginning at 1; `dtype` as in `array_values`."""
+    cell = _cell(dtype)
+    cells = np.empty(len(values), cell)
+    cells["size"], cells["value"] = cell.itemsize - 4, values
     return struct.pack(">5i", 1, 0, oid, len(values), 1) + cells.tobytes()
