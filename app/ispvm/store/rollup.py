@@ -11,11 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 
 import numpy as np
+import psycopg
+import structlog
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from ispvm.store.columns import (
+    LARGEST_REAL,
     LATE,
     Column,
     PackedArray,
@@ -41,6 +44,8 @@ from ispvm.store.packing import (
     unpack,
 )
 
+log = structlog.get_logger("ispvm.worker")
+RETRY_AFTER = timedelta(hours=1)
 # Byte counters are not kept in history: their rates are.
 _SKIPPED_UNITS = {"counter": "By"}
 UTILIZATION = "interface.utilization_pct"
@@ -89,13 +94,18 @@ def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[in
 def utilization(rx: Samples, tx: Samples, capacity_bps: int) -> Samples:
     """Percent of capacity used by the busier direction, at the moments that either has."""
     if len(rx.seconds) == len(tx.seconds) and np.array_equal(rx.seconds, tx.seconds):
-        return Samples(rx.seconds, np.maximum(rx.values, tx.values) * (100.0 / capacity_bps))
+        return Samples(rx.seconds, _percent(np.maximum(rx.values, tx.values), capacity_bps))
     seconds = np.union1d(rx.seconds, tx.seconds).astype(np.int32)
     values = np.zeros(len(seconds))
     for one in (rx, tx):
         at = np.searchsorted(seconds, one.seconds)
         values[at] = np.maximum(values[at], one.values)
-    return Samples(seconds, values * (100.0 / capacity_bps))
+    return Samples(seconds, _percent(values, capacity_bps))
+
+
+def _percent(rates: NDArray[np.float64], capacity_bps: int) -> NDArray[np.float64]:
+    """A rate that nobody can have sent still has to fit the rollup's columns."""
+    return np.minimum(rates * (100.0 / capacity_bps), LARGEST_REAL)
 
 
 @cache
@@ -393,5 +403,18 @@ async def roll_up(connection: AsyncConnection[TupleRow], limit: int = 20, *, all
         for device, entity_type, day, tenant in sorted(days):
             # Two workers on one day of a device would each lose what the other merged.
             await connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", [device, entity_type])
-            await recompute(connection, tenant, device, entity_type, day, days[device, entity_type, day, tenant])
+            hours = days[device, entity_type, day, tenant]
+            try:
+                async with connection.transaction():
+                    await recompute(connection, tenant, device, entity_type, day, hours)
+            except (psycopg.DataError, ValueError, ArithmeticError) as error:
+                # Its landing rows stay as long as it is marked, and it does not hold up the others.
+                log.error("a day could not be packed; tried again later", device=device, type=entity_type, day=str(day),
+                          error=str(error))  # fmt: skip
+                await connection.execute(
+                    "insert into rollup_dirty (tenant_id, device_id, type, hour, due)"
+                    " select %s, %s, %s, hour, now() + %s from unnest(%s::timestamptz[]) hour"
+                    " on conflict (device_id, type, hour) do nothing",
+                    [tenant, device, entity_type, RETRY_AFTER, hours],
+                )
     return len(taken)

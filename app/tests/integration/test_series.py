@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from feeder import AGENT, Feeder, ms
 from ispvm.series.query import find_entity
+from ispvm.store import rollup
 from ispvm.store.packing import STEP
 from ispvm.store.pool import transaction
 from ispvm.store.samples import DAYS_OF, _landing
@@ -206,6 +207,52 @@ async def test_late_data_is_in_history_after_the_next_run_and_only_its_day_is_to
             assert int(hour.timestamp()) // series.step_s * series.step_s in [series.t[at] for at in series.late]
     again = owner.execute(DAYS, [world.tenant, hour.date()]).fetchall()
     assert sorted(again) == sorted(untouched)
+
+
+async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
+    world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rollup.recompute
+
+    async def faulty(connection: object, tenant: int, device: int, entity_type: str, *more: object) -> None:
+        if entity_type == "interface":
+            raise ValueError("no such thing")
+        await whole(connection, tenant, device, entity_type, *more)  # type: ignore[arg-type]
+
+    end = world.now().replace(minute=0, second=0)
+    await fed(world, [end - timedelta(minutes=m) for m in range(30, 0, -1)], 60)
+    monkeypatch.setattr(rollup, "recompute", faulty)
+    async with await psycopg.AsyncConnection.connect(world.settings.database.worker_dsn, autocommit=True) as worker:
+        while await rollup.roll_up(worker):
+            pass
+    left = owner.execute(
+        "select distinct type, due > now() + interval '50 minutes' from rollup_dirty"
+        " where tenant_id = (select id from tenant where key = %s)",
+        [world.tenant],
+    ).fetchall()
+    assert left == [("interface", True)]
+    monkeypatch.undo()
+    await world.rolled_up()
+    assert world.count("sample_day") > 0
+    assert world.count("rollup_dirty") == 0
+
+
+async def test_rates_beyond_all_sense_are_packed(world: World, owner: psycopg.Connection) -> None:
+    owner.execute(
+        "update entity set capacity_bps = 1 where type = 'interface'"
+        " and tenant_id = (select id from tenant where key = %s)",
+        [world.tenant],
+    )
+    end = world.now().replace(minute=0, second=0)
+    batch = Feeder(world.seed, 60, [ROUTER]).batch([end - timedelta(minutes=m) for m in (3, 2, 1)], world.now())
+    for poll in batch.polls:
+        if poll.entity_type == "interface":
+            poll.columns["interface.rx_bps"] = [3.39e38, 0.0, 1e-30, 1.0]
+    await world.sent(batch)
+    await world.rolled_up()
+    assert world.count("rollup_dirty") == 0
+    series = await read(world, end - timedelta(hours=1), end, 60, metric="interface.utilization_pct")
+    assert max(v for v in series.max if v is not None) == pytest.approx(3.4e38)
 
 
 async def test_several_samples_a_minute_are_all_kept(world: World) -> None:

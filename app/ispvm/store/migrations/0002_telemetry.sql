@@ -206,4 +206,4 @@ select isolate(name) from unnest(array['event', 'latest_poll', 'rollup_dirty', '
 grant select on event, latest_poll, rollup_dirty, ingest_batch to ispvm;
 grant insert, update on latest_poll, rollup_dirty to ispvm;
 grant insert on event, ingest_batch to ispvm;
-grant update, delete on rollup_dirty to ispvm_worker;
+grant insert, update, delete on rollup_dirty to ispvm_worker;
