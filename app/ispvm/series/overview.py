@@ -267,8 +267,8 @@ _NEWEST = """select distinct on (l.device_id, l.set_id) l.device_id, l.set_id, l
       and l.ts > now() - make_interval(secs => 3 * greatest(coalesce(l.period_s, 300), 30))
       and l.ts > now() - interval '2 hours'
     order by l.device_id, l.set_id, l.ts desc"""
-# The full join can only be done by hashing: with thousands of interfaces a look-up each would take three times as long, and
-# the planner, who takes the sets for few, would choose just that.
+# The full join can only be done by hashing: with thousands of interfaces a look-up each takes more than twice as long,
+# and the planner, who takes the sets for few, would choose just that.
 _BUSIEST = f"""
 with newest as materialized ({_NEWEST}),
 rate as materialized (
