@@ -25,11 +25,20 @@ from ispvm.series.routes import router as series_router
 from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
+from ispvm.web.compatibility import router as compatibility_router
 from ispvm.web.page import NotFoundError, NotSignedInError, to_login, to_missing
 from ispvm.web.reports import router as reports_page_router
 from ispvm.web.routes import router as web_router
 
-ROUTERS = (health_router, ingest_router, series_router, reports_router, web_router, reports_page_router)
+ROUTERS = (
+    health_router,
+    ingest_router,
+    series_router,
+    reports_router,
+    web_router,
+    reports_page_router,
+    compatibility_router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
