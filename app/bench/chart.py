@@ -63,12 +63,12 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     )
     for share, goal in ((0.5, "≤ 4 ms"), (0.95, "≤ 15 ms")):
         yield Figure(
-            "chart-90d", f"uncached p{share * 100:.0f}", "ms", [1000 * percentile(cold, share)], goal,
+            "chart", f"uncached p{share * 100:.0f}", "ms", [1000 * percentile(cold, share)], goal,
             Beside("VictoriaMetrics query_range", [1000 * percentile(theirs, share)]),
             Beside("empty HTTP answer", [1000 * percentile(floor, share)]), note,
         )  # fmt: skip
     yield Figure(
-        "chart-90d", "cached p50", "ms", [1000 * percentile(warm, 0.5)], "≤ 0.5 ms",
+        "chart", "cached p50", "ms", [1000 * percentile(warm, 0.5)], "≤ 0.5 ms",
         limit=Beside("empty HTTP answer", [1000 * percentile(floor, 0.5)]),
     )  # fmt: skip
 
