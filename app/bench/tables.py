@@ -1,7 +1,7 @@
 """Everything the benchmarks know of tables. Elsewhere they use HTTP and the product's own commands.
 
-Hypertables are found, not listed: `poll_…` are landing rows, `rollup_…` are rollups. When a layout changes, only this
-file may have to follow.
+Hypertables are found, not listed: `poll_…` are landing rows, `sample_…` are packed ones, `rollup_…` are rollups. When a
+layout changes, only this file may have to follow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-_BOOKKEEPING = ("ingest_batch", "rollup_dirty", "latest_poll", "upkeep_ordered")
+_BOOKKEEPING = ("ingest_batch", "rollup_dirty", "latest_poll")
 
 
 def hypertables(connection: psycopg.Connection, prefix: str = "") -> list[str]:
@@ -113,7 +113,8 @@ def touched_since(connection: psycopg.Connection, since: int) -> Counter[tuple[s
     for name in hypertables(connection, "rollup_"):
         at = time_column(connection, name)
         query = sql.SQL(
-            "select device_id, {at}::timestamptz, count(*) from {name} where xmin::text::bigint >= %s group by 1, 2"
+            "select e.device_id, r.{at}::timestamptz, count(*) from {name} r join entity e on e.id = r.entity_id"
+            " where r.xmin::text::bigint >= %s group by 1, 2"
         ).format(at=sql.Identifier(at), name=sql.Identifier(name))
         for device, hour, count in connection.execute(query, [since]):
             found[name, device, hour] += count
@@ -134,13 +135,9 @@ def time_column(connection: psycopg.Connection, table: str) -> str:
 def replicate(connection: psycopg.Connection, tenant: str, template: str, metric: str, days: int) -> int:
     """Give every device of the tenant, for each of `days` days back, the rollup rows that the worker made of one day of
     the device `template`; rows travel in the order of time, as the worker would write them. Returns how many.
-
-    Minutes are left out: a range of 90 days never reads them.
     """
     written = 0
-    for name in hypertables(connection, "rollup_"):
-        if name == "rollup_1m":
-            continue
+    for name in [*hypertables(connection, "rollup_"), *hypertables(connection, "sample_")]:
         at = time_column(connection, name)
         columns = [
             column
@@ -150,7 +147,7 @@ def replicate(connection: psycopg.Connection, tenant: str, template: str, metric
                 [name],
             )
         ]
-        swapped = {"device_id": "d.id", "entity_id": "e.id", at: f"r.{at} - make_interval(days => day.n)"}
+        swapped = {"entity_id": "e.id", at: f"r.{at} - make_interval(days => day.n)"}
         chosen = ", ".join(swapped.get(column, f"r.{column}") for column in columns)
         query = (
             f"insert into {name} ({', '.join(columns)})"  # noqa: S608  # names from the catalogue
@@ -160,7 +157,7 @@ def replicate(connection: psycopg.Connection, tenant: str, template: str, metric
             " join entity e on e.device_id = d.id and e.type = te.type and e.key = te.key"
             " where t.key = %(tenant)s and td.name = %(template)s"
             f" and r.{at} >= (select max({at}) - interval '23 hours' from {name} x"
-            " join device xd on xd.id = x.device_id"
+            " join entity xe on xe.id = x.entity_id join device xd on xd.id = xe.device_id"
             " join tenant xt on xt.id = xd.tenant_id where xt.key = %(tenant)s and xd.name = %(template)s)"
             " and r.metric_id = (select id from metric where name = %(metric)s)"
             f" order by day.n desc, r.{at}, e.id on conflict do nothing"

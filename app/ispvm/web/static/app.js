@@ -51,6 +51,8 @@
     const { ctx, bbox } = u;
     ctx.save();
     ctx.lineWidth = devicePixelRatio;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "bottom";
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
     for (const { at, level, label, stroke } of list) {
       if (at == null && level == null) continue;
@@ -63,7 +65,13 @@
       } else {
         const y = u.valToPos(level, "y", true);
         ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y);
-        ctx.fillText(label, bbox.left + 6 * devicePixelRatio, y - 5 * devicePixelRatio);
+        ctx.save();
+        ctx.setLineDash([]);
+        ctx.strokeStyle = colour("--card");
+        ctx.lineWidth = 4 * devicePixelRatio;
+        ctx.strokeText(label, bbox.left + 6 * devicePixelRatio, y - 2 * devicePixelRatio);
+        ctx.restore();
+        ctx.fillText(label, bbox.left + 6 * devicePixelRatio, y - 2 * devicePixelRatio);
       }
       ctx.stroke();
     }
@@ -170,7 +178,7 @@
   }
 
   for (const box of document.querySelectorAll(".month")) new Month(box);
-  for (const box of document.querySelectorAll(".chart")) {
+  for (const box of document.querySelectorAll(".chart:not(.month)")) {
     const chart = new Chart(box);
     chart.refresh();
     setInterval(() => { if (!document.hidden && chart.seconds <= 86400) chart.refresh(); }, 10_000);
