@@ -101,7 +101,7 @@ def main() -> int:
     chosen = [name for name in options.only.split(",") if name] or list(NAMES)
     if unknown := sorted(set(chosen) - set(NAMES)):
         parser.error(f"--only: {', '.join(unknown)}: not one of {', '.join(NAMES)}")
-    results = ROOT / ".cache" / "bench"
+    results = ROOT / ".cache" / "bench-results"
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{options.scale}.json"
     command = f"make bench SCALE={options.scale}"
