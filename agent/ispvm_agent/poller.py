@@ -17,10 +17,11 @@ from ispvm_agent.collectors.base import Collector, Findings, Happening, Moment, 
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.probes import Prober
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
 
-_SLOWER: tuple[Tier, ...] = ("medium", "slow")
+_SLOWER: tuple[Tier, ...] = ("medium", "slow", "daily")
+_DAY = 86400.0
 _JITTER = 0.05  # of the fast interval
 _RETRY_DISABLED = 3600.0
 _RETRY_PERMISSION = 300.0
@@ -73,6 +74,7 @@ class Poller:
             "fast": polling.fast_seconds,
             "medium": polling.medium_seconds,
             "slow": polling.slow_seconds,
+            "daily": _DAY,
         }
         self._device = device
         self._outbox = outbox
@@ -164,9 +166,10 @@ class Poller:
             self._version = self._version_in(reply, session)
         due = self._due_tiers(now)
         asked = {
-            collector.name: (collector, collector.ask(self._version))
+            collector.name: (collector, questions)
             for collector in self.collectors
-            if collector.tier in due and self._enabled(collector.name, now)
+            if (collector.tier in due or collector.hurry) and self._enabled(collector.name, now)
+            if (questions := collector.ask(self._version))
         }
         commands = list(dict.fromkeys(command for _, needed in asked.values() for command in needed))
         replies = dict(zip(commands, await session.run(commands), strict=True))
@@ -209,8 +212,8 @@ class Poller:
 
     def _collect(
         self,
-        asked: dict[str, tuple[Collector, tuple[Command, ...]]],
-        replies: dict[Command, Reply],
+        asked: dict[str, tuple[Collector, tuple[Question, ...]]],
+        replies: dict[Question, Reply],
         moment: Moment,
         session: Session,
     ) -> Findings:
@@ -218,7 +221,8 @@ class Poller:
         blamed = False
         for name, (collector, needed) in asked.items():
             mine = {command: replies[command] for command in needed}
-            trapped = next((c for c in needed if mine[c].trap is not None), None)
+            # An item that has gone since it was listed is no fault of the menu: the collector lists anew.
+            trapped = next((c for c in needed if mine[c].trap is not None and mine[c].trap != "no such item"), None)
             if any(reply.done is None for reply in mine.values()):
                 if not blamed and session.failure is not None:  # those behind it only waited for their turn
                     blamed = True
@@ -255,9 +259,9 @@ class Poller:
         if self._strikes[name] >= _STRIKES:
             self._disable(name, reason, _RETRY_DISABLED)
 
-    def _trapped(self, name: str, command: Command, trap: str) -> None:
+    def _trapped(self, name: str, command: Question, trap: str) -> None:
         if "permission" in trap:
-            fix = f"user {self.router.user!r} needs the policies read and api for {command.menu}"
+            fix = f"user {self.router.user!r} needs the policies {command.policies} for {command.menu}"
             self._disable(name, f"{trap}: {fix}", _RETRY_PERMISSION)
         elif "no such" in trap or "unknown" in trap:
             self._disable(name, f"{command.menu} does not exist on this router ({trap})", _RETRY_DISABLED)

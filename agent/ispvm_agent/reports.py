@@ -16,7 +16,7 @@ from ispvm_agent.collectors.base import Collector
 from ispvm_agent.config import Config, Router
 from ispvm_agent.poller import target_of
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import SUBSCRIBER_TYPES, Command
+from ispvm_agent.routeros.commands import AIMS, SUBSCRIBER_TYPES, Command, Question
 from ispvm_agent.routeros.session import RouterError, Session, connect
 
 _VERSIONS = ((6, 49), (7, 22))
@@ -35,7 +35,7 @@ _ALSO_EVENTS = ("device.reachable.changed", "device.api.changed", "device.reboot
 # transparency
 
 
-def commands_of(collector: Collector) -> list[Command]:
+def commands_of(collector: Collector) -> list[Question]:
     """What a collector may send, over all versions."""
     return list(dict.fromkeys(command for version in _VERSIONS for command in collector.ask(version)))
 

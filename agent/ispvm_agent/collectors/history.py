@@ -16,6 +16,7 @@ class History:
 
     name = "history"
     tier: Tier = "slow"
+    hurry = False
     publishes: tuple[str, ...] = ("config.changed.detected",)
 
     def __init__(self) -> None:

@@ -44,6 +44,22 @@ def _rate(old: int | None, new: int | None, interval: float) -> int | None:
     return rate if 0 <= rate <= _MAX_BPS else None
 
 
+def keyed(rows: list[values.Row]) -> dict[str, tuple[int, values.Row]]:
+    """Place and row of each interface that is published, by the key that every collector calls it by."""
+    found: dict[str, tuple[int, values.Row]] = {}
+    for place, row in enumerate(rows):
+        name, kind = values.text(row, "name"), values.text(row, "type")
+        if name and kind not in SUBSCRIBER_TYPES:
+            # Somebody may have named a bridge like another port's default name.
+            found[unique(values.text(row, "default-name") or name, kind, found)] = (place, row)
+    return found
+
+
+def keys_by_name(rows: list[values.Row]) -> dict[str, str]:
+    """The key of each interface by its present name, which is what other menus call it by."""
+    return {values.text(row, "name"): key for key, (_, row) in keyed(rows).items()}
+
+
 class Interfaces(Stateless):
     """All interfaces except those of subscriber sessions."""
 
@@ -116,20 +132,14 @@ class Interfaces(Stateless):
         ]
         if as_told == self._as_told:  # nearly always: nothing was added, removed or renamed
             return self._keys, [rows[place] for place in self._places]
-        by_key: dict[str, values.Row] = {}
-        self._as_told, self._places = as_told, []
-        for place, row in enumerate(rows):
+        by_key = keyed(rows)
+        self._as_told, self._places = as_told, [place for place, _ in by_key.values()]
+        for key, (_, row) in by_key.items():
             name, kind = values.text(row, "name"), values.text(row, "type")
-            if not name or kind in SUBSCRIBER_TYPES:
-                continue
-            # Somebody may have named a bridge like another port's default name.
-            key = unique(values.text(row, "default-name") or name, kind, by_key)
-            by_key[key] = row
-            self._places.append(place)
             if self._described.get(key) != (name, kind):
                 self._described[key] = (name, kind)
                 found.entities.append(Entity("interface", key, name, {"type": kind or None}))
-        return list(by_key), list(by_key.values())
+        return list(by_key), [row for _, row in by_key.values()]
 
     def _before(self, keys: list[str]) -> dict[str, _Column]:
         """The last poll's counters in the order of `keys`; None for an interface that was not there."""

@@ -34,6 +34,7 @@ class Ospf:
 
     name = "ospf"
     tier: Tier = "medium"
+    hurry = False
     publishes: tuple[str, ...] = (
         "ospf.neighbor.up", "ospf.neighbor.state", "ospf.neighbor.uptime_seconds", "ospf.neighbor.state.changed",
     )  # fmt: skip

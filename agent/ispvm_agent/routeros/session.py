@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.commands import Aimed, Command, Question
 from ispvm_agent.routeros.values import Row
 from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, encode_sentence
 
@@ -173,13 +173,13 @@ class Session(asyncio.Protocol):
             raise
         return replies
 
-    async def run(self, commands: Sequence[Command], seconds: float = COMMAND_SECONDS) -> list[Reply]:
+    async def run(self, commands: Sequence[Question], seconds: float = COMMAND_SECONDS) -> list[Reply]:
         """The replies to `commands`, in order. Unfinished ones have `done` None, and then `failure` says why.
 
         All commands go out in one write; a router that does not echo tags gets them one after the other.
         """
         for command in commands:
-            if not isinstance(command, Command):
+            if type(command) not in (Command, Aimed):
                 raise ForbiddenCommandError(f"{command!r} is not one of the commands compiled in")
         if self.tagged:
             return await self._exchange([command.words for command in commands], seconds) if commands else []
