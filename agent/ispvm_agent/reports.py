@@ -12,32 +12,37 @@ from ispvm_contract import ingest
 from ispvm_contract.registry import registry
 
 from ispvm_agent import collectors, credentials, service
-from ispvm_agent.collectors.base import Collector
+from ispvm_agent.collectors.base import Collector, Moment, Version
 from ispvm_agent.config import Config, Router
 from ispvm_agent.poller import target_of
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import AIMS, SUBSCRIBER_TYPES, Command, Question
+from ispvm_agent.routeros.commands import AIMS, SUBSCRIBER_TYPES, Command
 from ispvm_agent.routeros.session import RouterError, Session, connect
 
-_VERSIONS = ((6, 49), (7, 22))
+_VERSIONS = ((6, 49), (7, 5), (7, 22))  # between them every command is asked
 _WITHHELD = (
     "passwords, keys and other secrets: no command asks for a field that holds one",
     "configuration: no command exports it, no comment is read; of a change only who, when and what kind",
-    "subscribers: PPP sessions, DHCP leases and connections are counted by the router, never listed; "
+    "subscribers: PPP sessions, DHCP leases, connections and pool addresses are counted by the router, never listed; "
+    "of radios' clients only the signal is asked for, of queues only the drops; "
     f"interfaces of the types {', '.join(SUBSCRIBER_TYPES)} are not asked for",
-    "routes, ARP, neighbours, logs, users, MAC addresses: never asked for",
+    "neighbours: only where an interface has exactly one, which is a link; their MAC and IP addresses are not asked for",
+    "routes, ARP, logs, names of users who are logged in, MAC addresses, SIM and modem numbers: never asked for",
 )
+_AIMED = "<what the router listed just before>"
 _ALSO = ("device.up", "device.api.up", "device.poll.duration_ms", "device.poll.bytes")
 _COMPLETE = frozenset({"resource", "interfaces", "clock"})  # every router can tell all that these ask for
+_ROUNDS = 4  # of questions to one collector
 _ALSO_EVENTS = ("device.reachable.changed", "device.api.changed", "device.rebooted")
 
 
 # transparency
 
 
-def commands_of(collector: Collector) -> list[Question]:
+def commands_of(collector: Collector) -> list[Command]:
     """What a collector may send, over all versions."""
-    return list(dict.fromkeys(command for version in _VERSIONS for command in collector.ask(version)))
+    first = [question for version in _VERSIONS for question in collector.ask(version)]
+    return list(dict.fromkeys([*(q for q in first if isinstance(q, Command)), *collector.later]))
 
 
 def disclosure() -> dict[str, Any]:
@@ -50,6 +55,7 @@ def disclosure() -> dict[str, Any]:
             {"words": ["/login", "=name=<user>", "=password=<credential>"], "collector": "login", "tier": "once"},
             *(
                 {"words": list(command.words), "collector": collector.name, "tier": collector.tier}
+                | ({"aimed_at": AIMS[command] + _AIMED} if command in AIMS else {})
                 for collector in catalogue
                 for command in commands_of(collector)
             ),
@@ -63,6 +69,14 @@ def disclosure() -> dict[str, Any]:
                 "interface": ["name", "type"],
                 "bgp_peer": ["name", "remote_address", "remote_as"],
                 "ospf_neighbor": ["router_id", "address", "interface"],
+                "bfd_session": ["address", "interface"],
+                "netwatch": ["name", "host", "type"],
+                "neighbor": ["identity", "platform", "board", "version", "interface", "remote_interface"],
+                "sensor": ["name"],
+                "radio": ["name"],
+                "lte": ["name", "operator", "technology"],
+                "pool": ["name"],
+                "probe_target": ["name", "kind", "target"],
             },
             "heartbeat": list(ingest.Heartbeat.__struct_fields__),
             "heartbeat.routers": list(ingest.RouterSummary.__struct_fields__),
@@ -78,7 +92,8 @@ def transparency(as_json: bool) -> str:
         return json.dumps(facts, indent=2)
     lines = ["Sent to routers (nothing else can be):"]
     lines += [
-        f"  {entry['tier']:<8} {entry['collector']:<12} {' '.join(entry['words'])}" for entry in facts["to_routers"]
+        f"  {entry['tier']:<8} {entry['collector']:<12} {' '.join(entry['words'])} {entry.get('aimed_at', '')}".rstrip()
+        for entry in facts["to_routers"]
     ]
     leaving = facts["to_server"]
     for title in ("metrics", "events"):
@@ -169,25 +184,41 @@ async def _examine_collectors(session: Session, verdicts: dict[str, Any]) -> dic
             "trap", f"/system/resource tells no version: {resource.trap or 'no answer'}"
         )
     for collector in collectors.catalogue():
-        commands = collector.ask(version)
-        replies = dict(zip(commands, await session.run(commands), strict=True))
-        if session.failure is not None:
-            raise RouterError(session.failure.state, f"collector {collector.name}: {session.failure.detail}")
-        verdict: dict[str, Any] = {"ok": True, "commands": [command.words[0] for command in commands]}
-        for command, reply in replies.items():
-            seen = {key for row in reply.rows for key in row}
-            if reply.trap is not None:
-                verdict |= {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": _menu_fix(reply.trap)}
-            elif collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
-                verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
-        verdicts[collector.name] = verdict
+        verdicts[collector.name] = await _examine_collector(session, collector, version)
     state = {"state": "ok", "version": resource.rows[0]["version"], "bytes": session.received_bytes}
     return state | ({} if session.tagged else {"untagged": True})
 
 
-def _menu_fix(trap: str) -> str:
+async def _examine_collector(session: Session, collector: Collector, version: Version) -> dict[str, Any]:
+    """Ask, and ask on while the answers lead to more; what was found, or the problem and its fix."""
+    verdict: dict[str, Any] = {"ok": True, "commands": []}
+    found: set[str] = set()
+    for _ in range(_ROUNDS):
+        commands = collector.ask(version)
+        if not commands:
+            return {"ok": False, "problem": "this version of RouterOS has no such menu", "fix": _menu_fix("", "")}
+        replies = dict(zip(commands, await session.run(commands), strict=True))
+        if session.failure is not None:
+            raise RouterError(session.failure.state, f"collector {collector.name}: {session.failure.detail}")
+        verdict["commands"] = [command.words[0] for command in commands]
+        for command, reply in replies.items():
+            seen = {key for row in reply.rows for key in row}
+            if reply.trap is not None:
+                fix = _menu_fix(reply.trap, command.policies)
+                return verdict | {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": fix}
+            if collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
+                verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
+        findings = collector.publish(replies, Moment(0.0))
+        found |= set(findings.device) | set(findings.about)
+        found |= {metric for table in findings.tables for metric in table.columns}
+        if not collector.hurry:
+            break
+    return verdict | {"found": sorted(found)}
+
+
+def _menu_fix(trap: str, policies: str) -> str:
     if "permission" in trap:
-        return "the user's group needs the policies read and api"
+        return f"the user's group needs the policies {policies}"
     return "nothing to do when this router does not use it; its collector is left out"
 
 

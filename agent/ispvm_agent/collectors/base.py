@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from ispvm_contract.ingest import Quality, Severity, Value
 
-from ispvm_agent.routeros.commands import Question
+from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply
 
 Tier = Literal["fast", "medium", "slow", "daily"]
@@ -98,6 +98,7 @@ class Collector(Protocol):
     name: str
     tier: Tier
     publishes: tuple[str, ...]  # registry metrics and events, and fields of DevicePatch
+    later: tuple[Command, ...]  # asked beside those of `ask`, once the first replies allow it
     hurry: bool  # what the last replies told lets it ask the real question: take it along at the next poll
 
     def ask(self, version: Version) -> tuple[Question, ...]:
@@ -146,9 +147,10 @@ class Changes:
 
 
 class Stateless:
-    """For collectors that learn nothing, or nothing that must survive a restart."""
+    """What most collectors have in common: nothing that must survive a restart, no hurry, one round of questions."""
 
     hurry = False
+    later: tuple[Command, ...] = ()
 
     def learned(self) -> dict[str, Any]:
         """Nothing."""

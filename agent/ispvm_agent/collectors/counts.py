@@ -97,6 +97,7 @@ class Queues(Stateless):
 
     name = "queues"
     tier: Tier = "slow"
+    later: tuple[Command, ...] = (Command.QUEUES,)
     publishes: tuple[str, ...] = ("queue.simple.count", "queue.simple.dropped_total", "queue.simple.queued_bytes")
     MOST: ClassVar = 5000  # of more than so many only the count is asked for
 
@@ -128,6 +129,7 @@ class Pools(Stateless):
 
     name = "pools"
     tier: Tier = "slow"
+    later: tuple[Command, ...] = (Command.POOL_USED,)
     publishes: tuple[str, ...] = ("pool.size", "pool.used", "pool.used_pct")
     _MOST: ClassVar = 50  # pools whose use is asked for
 

@@ -34,6 +34,7 @@ class Listing:
     entity_type: str
     v6: Command
     v7: Command
+    v7_since: Version
     key: Callable[[Row], str]  # "" leaves the row out
     told: Callable[[Row], str | None]  # the word of its state; None is unknown
     metrics: Mapping[str, Callable[[Row], Value]]
@@ -55,7 +56,9 @@ class Listed(Stateless):
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """The menu of this version."""
-        return (self.listing.v7 if version >= (7, 0) else self.listing.v6,)
+        if version < (7, 0):
+            return (self.listing.v6,)
+        return (self.listing.v7,) if version >= self.listing.v7_since else ()
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of the rows that have a name."""
@@ -112,6 +115,7 @@ NETWATCH = Listing(
     entity_type="netwatch",
     v6=Command.NETWATCH_V6,
     v7=Command.NETWATCH_V7,
+    v7_since=(7, 0),
     key=_netwatch_key,
     told=_word,
     metrics={
@@ -130,6 +134,7 @@ BFD = Listing(
     entity_type="bfd_session",
     v6=Command.BFD_V6,
     v7=Command.BFD_V7,
+    v7_since=(7, 11),
     key=lambda row: values.text(row, "remote-address") or values.text(row, "address"),
     told=_word,
     metrics={"bfd.session.up": _up, "bfd.session.uptime_seconds": lambda row: values.duration(row.get("uptime"))},

@@ -8,7 +8,7 @@ from typing import Any
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Table, Tier, Version, unique
+from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Stateless, Table, Tier, Version, unique
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 
@@ -29,12 +29,11 @@ def is_up(row: values.Row, state: str | None) -> bool | None:
     return None if state is None else state == "full"
 
 
-class Ospf:
+class Ospf(Stateless):
     """State of each neighbour; one that vanished is down until it returns or is forgotten after a week."""
 
     name = "ospf"
     tier: Tier = "medium"
-    hurry = False
     publishes: tuple[str, ...] = (
         "ospf.neighbor.up", "ospf.neighbor.state", "ospf.neighbor.uptime_seconds", "ospf.neighbor.state.changed",
     )  # fmt: skip

@@ -49,6 +49,7 @@ class Ethernet(Stateless):
         "optics.rx_loss": "sfp-rx-loss",
         "optics.tx_fault": "sfp-tx-fault",
     }
+    later: tuple[Command, ...] = (Command.ETHERNET_MONITOR,)
     publishes: tuple[str, ...] = ("interface.link_bps", *_FLAGS, *_OPTICS)
 
     def __init__(self) -> None:
@@ -89,17 +90,21 @@ class Lte(Stateless):
         "lte.rsrq_db": "rsrq",
         "lte.sinr_db": "sinr",
     }
+    later: tuple[Command, ...] = (Command.LTE_PORTS, Command.LTE_INFO_V6, Command.LTE_MONITOR_V7)
     publishes: tuple[str, ...] = ("lte.registered", *_SIGNAL)
 
     def __init__(self) -> None:
         """The modems are not known yet."""
+        self._there = False
         self._modems: dict[str, str] = {}  # id -> name
         self.hurry = False
 
     def ask(self, version: Version) -> tuple[Question, ...]:
-        """Which modems there are, and once that is known the state of each."""
+        """Where there is an interface of the type: which modems, and once that is known the state of each."""
         command = Command.LTE_MONITOR_V7 if version >= (7, 0) else Command.LTE_INFO_V6
-        return (Command.LTE_PORTS, *(Aimed(command, (item,)) for item in self._modems))
+        if not self._there:
+            return (Command.INTERFACES,)
+        return (Command.INTERFACES, Command.LTE_PORTS, *(Aimed(command, (item,)) for item in self._modems))
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of modems by interface name."""
@@ -108,10 +113,11 @@ class Lte(Stateless):
             for question, reply in replies.items()
             if isinstance(question, Aimed) and question.items[0] in self._modems and reply.rows
         }
-        ports = replies[Command.LTE_PORTS].rows
-        known = self._modems
+        before, known = self._there, self._modems
+        self._there = any(row.get("type") == "lte" for row in replies[Command.INTERFACES].rows)
+        ports = replies[Command.LTE_PORTS].rows if Command.LTE_PORTS in replies else []
         self._modems = {i: name for row in ports for i in _ids([row]) if (name := values.text(row, "name"))}
-        self.hurry = known != self._modems
+        self.hurry = (self._there and not before) or known != self._modems
         columns: dict[str, list[Value]] = {"lte.registered": [_registered(row) for row in rows.values()]}
         for metric, field in self._SIGNAL.items():
             columns[metric] = [values.leading(row.get(field)) for row in rows.values()]
@@ -141,17 +147,26 @@ class Radio(Stateless):
         self.name = name
         self._types = types
         self._menus = menus
+        self.later: tuple[Command, ...] = tuple(menus.values())
+        self._there = False  # nothing is asked of a stack that has no radio here
+        self.hurry = False
 
     def ask(self, version: Version) -> tuple[Question, ...]:
-        """The radios are interfaces, which are asked for anyhow; and the menu of registered clients."""
+        """The radios are interfaces, which are asked for anyhow; where there are any, the menu of clients too."""
         menu = next((command for since, command in reversed(self._menus.items()) if version >= since), None)
-        return () if menu is None else (Command.INTERFACES, menu)
+        if menu is None:
+            return ()
+        return (Command.INTERFACES, menu) if self._there else (Command.INTERFACES,)
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of radios; one without clients has 0 of them and no signal."""
         interfaces = replies[Command.INTERFACES].rows
-        ((_, reply),) = ((question, reply) for question, reply in replies.items() if question != Command.INTERFACES)
         radios = [key for key, (_, row) in keyed(interfaces).items() if row.get("type") in self._types]
+        before, self._there = self._there, bool(radios)
+        self.hurry = self._there and not before
+        reply = next((reply for question, reply in replies.items() if question is not Command.INTERFACES), None)
+        if reply is None or not radios:
+            return Findings()
         names, heard = keys_by_name(interfaces), defaultdict[str, list[float | None]](list)
         for row in reply.rows:
             if (key := names.get(values.text(row, "interface"))) is not None:
@@ -164,8 +179,6 @@ class Radio(Stateless):
             "radio.signal_dbm": [round(fmean(signal), 1) if signal else None for signal in signals],
             "radio.signal_worst_dbm": [min(signal, default=None) for signal in signals],
         }
-        if not keys:
-            return Findings()
         by_key = {key: name for name, key in names.items()}
         entities = [Entity("radio", key, by_key[key], {}) for key in keys]
         return Findings(tables=[Table("radio", keys, filled(columns))], entities=entities)
