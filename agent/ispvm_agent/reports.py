@@ -26,7 +26,7 @@ _WITHHELD = (
     "subscribers: PPP sessions, DHCP leases, connections and pool addresses are counted by the router, never listed; "
     "of radios' clients only the signal is asked for, of queues only the drops; "
     f"interfaces of the types {', '.join(SUBSCRIBER_TYPES)} are not asked for",
-    "neighbours: only where an interface has exactly one, which is a link; their MAC and IP addresses are not asked for",
+    "neighbours: only where an interface has exactly one, a link; their MAC and IP addresses are not asked for",
     "routes, ARP, logs, names of users who are logged in, MAC addresses, SIM and modem numbers: never asked for",
 )
 _AIMED = "<what the router listed just before>"
@@ -196,7 +196,7 @@ async def _examine_collector(session: Session, collector: Collector, version: Ve
     for _ in range(_ROUNDS):
         commands = collector.ask(version)
         if not commands:
-            return {"ok": False, "problem": "this version of RouterOS has no such menu", "fix": _menu_fix("", "")}
+            return verdict | {"absent": "this version of RouterOS has no such menu"}
         replies = dict(zip(commands, await session.run(commands), strict=True))
         if session.failure is not None:
             raise RouterError(session.failure.state, f"collector {collector.name}: {session.failure.detail}")
@@ -241,7 +241,7 @@ async def check(settings: Config, name: str, as_json: bool) -> int:
     if "fix" in report:
         print(f"  fix: {report['fix']}")
     for collector, verdict in report["collectors"].items():
-        print(f"  {collector:<12} {'ok' if verdict['ok'] else verdict['problem']}")
+        print(f"  {collector:<12} {verdict.get('absent', 'ok') if verdict['ok'] else verdict['problem']}")
         if not verdict["ok"]:
             print(f"               {verdict['fix']}")
         if "not_told" in verdict:

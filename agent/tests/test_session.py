@@ -58,7 +58,9 @@ async def test_nothing_but_the_closed_list_can_be_sent(command: object) -> None:
 
 
 def test_the_list_prints_and_cannot_be_extended() -> None:
-    secret = re.compile(r"secret|password|key|md5|pass|caller|host-name|mac|comment|script|source|imei|imsi|iccid|owner")
+    secret = re.compile(
+        r"secret|password|key|md5|pass|caller|host-name|mac|comment|script|source|imei|imsi|iccid|owner"
+    )
     for command in Command:
         menu, *rest = command.words
         if re.fullmatch(r"/interface/(ethernet|lte)/(monitor|info)", menu):
@@ -90,7 +92,7 @@ def test_a_command_is_aimed_only_at_items_of_the_router() -> None:
         (Command.POOL_USED, ("a\0b",)),
         (Command.INTERFACES, ("*1",)),
     ):
-        with pytest.raises(ValueError, match="aimed|ids|name"):
+        with pytest.raises(ValueError, match=r"aimed|ids|name"):
             _ = Aimed(command, items).words
 
 

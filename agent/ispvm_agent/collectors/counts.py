@@ -144,9 +144,7 @@ class Pools(Stateless):
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of pools."""
-        used = {
-            question.items[0]: counted(reply) for question, reply in replies.items() if isinstance(question, Aimed)
-        }
+        used = {question.items[0]: counted(reply) for question, reply in replies.items() if isinstance(question, Aimed)}
         pools: dict[str, values.Row] = {}
         for row in replies[Command.POOLS].rows[: self._MOST]:
             # A name that would be changed on its way could not be asked about.

@@ -8,7 +8,18 @@ from typing import Any
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Stateless, Table, Tier, Version, unique
+from ispvm_agent.collectors.base import (
+    Entity,
+    Findings,
+    Happening,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+    unique,
+)
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 

@@ -70,7 +70,9 @@ class Ethernet(Stateless):
         keys = keys_by_name(replies[Command.INTERFACES].rows)
         monitored = [row for question, reply in replies.items() if isinstance(question, Aimed) for row in reply.rows]
         rows = {keys[name]: row for row in monitored if (name := values.text(row, "name")) in keys}
-        columns: dict[str, list[Value]] = {"interface.link_bps": [values.rate(row.get("rate")) for row in rows.values()]}
+        columns: dict[str, list[Value]] = {
+            "interface.link_bps": [values.rate(row.get("rate")) for row in rows.values()]
+        }
         for metric, field in self._FLAGS.items():
             columns[metric] = [values.boolean(row, field) for row in rows.values()]
         for metric, field in self._OPTICS.items():

@@ -189,7 +189,9 @@ class Health(Stateless):
             )
         )
         states = {name: values.text(row, name) for name in row if name.endswith("-state") and values.text(row, name)}
-        columns: dict[str, list[Value]] = {"sensor.ok": [states[name] == "ok" if name in states else None for name in row]}
+        columns: dict[str, list[Value]] = {
+            "sensor.ok": [states[name] == "ok" if name in states else None for name in row]
+        }
         for unit, metric in _UNITS.items():
             columns[metric] = [
                 values.number(row, name) if (units.get(name) or _unit_of(name)) == unit else None for name in row
