@@ -19,6 +19,7 @@ from ispvm_agent.probes import Prober
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
+from ispvm_agent.targets import Watched
 
 _SLOWER: tuple[Tier, ...] = ("medium", "slow", "daily")
 _DAY = 86400.0
@@ -70,6 +71,7 @@ class Poller:
         self.summary = ingest.RouterSummary(device=device, name=router.name, state="waiting")
         self.collectors: list[Collector] = collectors.catalogue()
         self.password = password
+        self.watched: list[Watched] = []  # probes that are shown with this router
         self.periods = {
             "fast": polling.fast_seconds,
             "medium": polling.medium_seconds,
@@ -303,6 +305,11 @@ class Poller:
         if self._reachable is not None:
             columns["device.up"] = self._reachable
         self._outbox.add(ingest.Poll(self._device, ts, "device", {name: [value] for name, value in columns.items()}))
+        seen = [probe.read() for probe in self.watched]
+        if metrics := dict.fromkeys(metric for one in seen for metric in one):
+            told = {metric: [one.get(metric) for one in seen] for metric in metrics}
+            probes = ingest.Poll(self._device, ts, "probe_target", told, source="probe")
+            self._outbox.add(probes, [probe.key for probe in self.watched])
         if self._api_up is not None and self._api_up != api_up:
             old, new = ("up", "down") if self._api_up else ("down", "up")
             self._emit(Happening("device.api.changed", "device", "warning", None, old, new), ts)
@@ -319,6 +326,10 @@ class Poller:
         entities = [
             ingest.EntityPatch(self._device, entity.entity_type, entity.key, entity.name, entity.attributes)
             for entity in findings.entities
+        ]
+        entities += [
+            ingest.EntityPatch(self._device, "probe_target", probe.key, probe.key, probe.attributes)
+            for probe in self.watched
         ]
         self._outbox.describe(device, entities)
 

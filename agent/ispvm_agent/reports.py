@@ -30,6 +30,10 @@ _WITHHELD = (
     "routes, ARP, logs, names of users who are logged in, MAC addresses, SIM and modem numbers: never asked for",
 )
 _AIMED = "<what the router listed just before>"
+_PROBES = (
+    "probe.ping.loss_pct", "probe.ping.rtt_ms", "probe.ping.jitter_ms", "probe.tcp.up", "probe.tcp.connect_ms",
+    "probe.http.up", "probe.http.status", "probe.http.latency_ms", "probe.dns.up", "probe.dns.latency_ms",
+)  # fmt: skip
 _ALSO = ("device.up", "device.api.up", "device.poll.duration_ms", "device.poll.bytes")
 _COMPLETE = frozenset({"resource", "interfaces", "clock"})  # every router can tell all that these ask for
 _ROUNDS = 4  # of questions to one collector
@@ -49,7 +53,7 @@ def disclosure() -> dict[str, Any]:
     """Everything sent to routers and everything that leaves the site, from the code that does it."""
     known = registry()
     catalogue = collectors.catalogue()
-    published = (*_ALSO, *_ALSO_EVENTS, *(name for collector in catalogue for name in collector.publishes))
+    published = (*_ALSO, *_PROBES, *_ALSO_EVENTS, *(name for collector in catalogue for name in collector.publishes))
     return {
         "to_routers": [
             {"words": ["/login", "=name=<user>", "=password=<credential>"], "collector": "login", "tier": "once"},

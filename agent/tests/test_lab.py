@@ -284,11 +284,16 @@ async def test_light_and_link_speed(lab: Lab) -> None:
     await lab.fault("optics", V7, interface="sfp28-2", rx_power="-21.5")
     assert rig.by_key(await rig.poll_by_columns("optics.rx_power_dbm"), "optics.rx_power_dbm")["sfp28-2"] == -21.5
     await lab.clear()
-    await lab.fault("optics", V7, interface="sfp28-2")
+
+
+async def test_a_dark_uplink(lab: Lab) -> None:
+    rig = Rig(lab, lab.router("EDGE-NTH-1"))
+    await rig.poll()
+    await lab.fault("optics", "EDGE-NTH-1", interface="sfp28-1")
     dark = await rig.poll_by_columns("optics.rx_power_dbm")
-    assert rig.by_key(dark, "optics.rx_power_dbm")["sfp28-2"] == -40
-    assert rig.by_key(dark, "optics.rx_loss")["sfp28-2"] is True
-    assert rig.by_key(dark, "interface.link_bps")["sfp28-2"] is None
+    assert rig.by_key(dark, "optics.rx_power_dbm")["sfp28-1"] == -40
+    assert rig.by_key(dark, "optics.rx_loss")["sfp28-1"] is True
+    assert rig.by_key(dark, "interface.link_bps")["sfp28-1"] is None
 
 
 async def test_without_the_policy_test_only_the_monitor_is_left_out_and_the_fix_is_said(lab: Lab) -> None:
@@ -399,7 +404,7 @@ async def test_link_bgp_and_ospf_loss_are_seen_with_their_events(lab: Lab) -> No
     await lab.fault("ospf-loss", V7)
     async with asyncio.timeout(15):
         after, happened = await rig.poll(), list(rig.events)
-        while len({event.name for event in happened}) < 3:
+        while len({event.name for event in happened}) < 5:
             await asyncio.sleep(0.2)
             after = await rig.poll()
             happened += rig.events
@@ -408,5 +413,6 @@ async def test_link_bgp_and_ospf_loss_are_seen_with_their_events(lab: Lab) -> No
     assert rig.by_key(after["bgp_peer"], "bgp.peer.up").keys() == peers.keys()
     assert rig.by_key(after["ospf_neighbor"], "ospf.neighbor.up") == dict.fromkeys(neighbors, False)
     assert {event.name for event in happened} == {
-        "interface.oper.changed", "bgp.peer.state.changed", "ospf.neighbor.state.changed",
+        "interface.oper.changed", "bgp.peer.state.changed", "ospf.neighbor.state.changed", "bfd.session.changed",
+        "netwatch.changed",
     }  # fmt: skip

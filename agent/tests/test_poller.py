@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from agent_fakes import PASSWORD, FakeRouter, rows, trap
 from ispvm_agent import config, poller
+from ispvm_agent.collectors.base import Attributes
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller, backoff
 from ispvm_agent.probes import Prober
@@ -319,3 +320,31 @@ def test_tiers_keep_their_periods() -> None:
 )
 def test_backoff(state: str, waits: list[float]) -> None:
     assert [backoff(state, failures, 30) for failures in range(1, 8)] == waits
+
+
+async def test_probes_go_along_with_the_router_they_are_shown_with_also_while_it_is_down() -> None:
+    class Seen:
+        key = "web"
+
+        def __init__(self) -> None:
+            self.attributes: Attributes = {"kind": "http", "target": "https://x/"}
+            self.told: list[dict[str, ingest.Value]] = [
+                {"probe.http.up": True, "probe.http.status": 200}, {"probe.http.up": False}, {},
+            ]  # fmt: skip
+
+        def read(self) -> dict[str, ingest.Value]:
+            return self.told.pop(0)
+
+    router = FakeRouter()
+    async with router.serving():
+        rig = Rig(router)
+        rig.poller.watched = [Seen()]
+        probed = (await rig.poll())["probe_target"]
+        assert (probed.source, probed.columns) == ("probe", {"probe.http.up": [True], "probe.http.status": [200]})
+        described = {entity.key for entity in rig.batches[0].inventory_patch.entities if entity.attributes.get("kind")}
+        assert described == {"web"}
+    router.drop_all()
+    down = await rig.poll()
+    assert down["device"].columns["device.api.up"] == [False]
+    assert down["probe_target"].columns == {"probe.http.up": [False]}
+    assert "probe_target" not in await rig.poll()  # nothing new was seen
