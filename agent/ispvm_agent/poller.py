@@ -166,6 +166,8 @@ class Poller:
         if self._version is None:
             (reply,) = await session.run([Command.RESOURCE])
             self._version = self._version_in(reply, session)
+            if unseen := collectors.unseen(self._version):
+                _log.warning("%s: RouterOS %d.%d: %s", self.router.name, *self._version, unseen)
         due = self._due_tiers(now)
         asked = {
             collector.name: (collector, questions)

@@ -187,13 +187,18 @@ async def _examine_collectors(session: Session, verdicts: dict[str, Any]) -> dic
         raise session.failure or RouterError(
             "trap", f"/system/resource tells no version: {resource.trap or 'no answer'}"
         )
+    uptime = values.duration(resource.rows[0].get("uptime"))
     for collector in collectors.catalogue():
-        verdicts[collector.name] = await _examine_collector(session, collector, version)
+        verdicts[collector.name] = await _examine_collector(session, collector, version, uptime)
     state = {"state": "ok", "version": resource.rows[0]["version"], "bytes": session.received_bytes}
+    if unseen := collectors.unseen(version):
+        state["unseen"] = unseen
     return state | ({} if session.tagged else {"untagged": True})
 
 
-async def _examine_collector(session: Session, collector: Collector, version: Version) -> dict[str, Any]:
+async def _examine_collector(
+    session: Session, collector: Collector, version: Version, uptime: float | None
+) -> dict[str, Any]:
     """Ask, and ask on while the answers lead to more; what was found, or the problem and its fix."""
     verdict: dict[str, Any] = {"ok": True, "commands": []}
     found: set[str] = set()
@@ -212,7 +217,7 @@ async def _examine_collector(session: Session, collector: Collector, version: Ve
                 return verdict | {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": fix}
             if collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
                 verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
-        findings = collector.publish(replies, Moment(0.0))
+        findings = collector.publish(replies, Moment(0.0, uptime))
         found |= set(findings.device) | set(findings.about)
         found |= {metric for table in findings.tables for metric in table.columns}
         if not collector.hurry:
@@ -240,7 +245,7 @@ async def check(settings: Config, name: str, as_json: bool) -> int:
         return int(report["state"] != "ok")
     told = f"RouterOS {report['version']}" if report["state"] == "ok" else f"{report['state']}: {report['detail']}"
     print(f"{name} ({router.address} port {router.port}): {told}")
-    for warning in report["warnings"]:
+    for warning in [*report["warnings"], *([report["unseen"]] if "unseen" in report else [])]:
         print(f"  warning: {warning}")
     if "fix" in report:
         print(f"  fix: {report['fix']}")

@@ -456,7 +456,7 @@ def test_every_command_belongs_to_a_collector() -> None:
 # ports
 
 
-INTERFACES = answer(port("ether1"), port("uplink", **{"default-name": "sfp1"}))
+INTERFACES = answer(port("ether1"), port("uplink") | {"default-name": "sfp1"})
 
 
 def rounds(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ispvm_agent.collectors.base import Collector
+from ispvm_agent.collectors.base import Collector, Version
 from ispvm_agent.collectors.bgp import Bgp
 from ispvm_agent.collectors.counts import Connections, DhcpLeases, Pools, PppSessions, Queues, Users
 from ispvm_agent.collectors.history import History
@@ -20,6 +20,17 @@ from ispvm_agent.collectors.system import (
     Resource,
     Routerboard,
 )
+
+
+SEEN = ((6, 49), (7, 24))  # the versions whose fields are known: docs/reference/compatibility-routeros.md
+
+
+def unseen(version: Version) -> str:
+    """What to tell people about a version for which there is no field data; "" for the others."""
+    if SEEN[0] <= version <= SEEN[1]:
+        return ""
+    told = " to ".join(f"{major}.{minor}" for major, minor in SEEN)
+    return f"there is no field data for this version, only for {told}; what does not fit is left out"
 
 
 def catalogue() -> list[Collector]:
