@@ -161,14 +161,14 @@ def page(data: dict[str, Any]) -> str:
         "",
         "✓ works · ○ asked, and there is nothing to tell on this machine · – this version has no such menu",
         "· ✗ left out, with the reason below.",
-        f"{versions[-1]} does not exist: it stands for a version nobody has seen, answered with the newest known fields.",
+        f"{versions[-1]} does not exist: it stands for a version nobody has seen, answered with the newest fields.",
     ]
     for kind, board in BOARDS.items():
         rows: dict[str, dict[str, dict[str, Any]]] = data["kinds"][kind]
         lines += ["", f"## {'A board' if kind == 'board' else 'A virtual router'} ({board})", ""]
         if kind == "board":
             lines += [
-                "With an optical uplink, a radio of each driver (from 7.13 on the old ones need the package `wireless`),",
+                "With an optical uplink, a radio of each driver (old ones need the package `wireless` from 7.13 on),",
                 "an LTE modem, subscribers, a BGP peer and an OSPF neighbour.",
                 "",
             ]

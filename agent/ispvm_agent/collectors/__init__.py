@@ -21,7 +21,6 @@ from ispvm_agent.collectors.system import (
     Routerboard,
 )
 
-
 SEEN = ((6, 49), (7, 24))  # the versions whose fields are known: docs/reference/compatibility-routeros.md
 
 
