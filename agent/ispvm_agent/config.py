@@ -94,7 +94,7 @@ class Probe(Struct, frozen=True, kw_only=True):
     kind: Literal["icmp", "tcp", "http", "dns"]
     target: Name
     router: Name
-    seconds: Annotated[float, Meta(ge=1, le=3600)] = 30
+    seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None  # 30 when not given; ping has polling.probe_seconds
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -174,6 +174,8 @@ def _probe_faults(probe: Probe, at: str, routers: list[Router]) -> list[str]:
         faults.append(f"{at}.router: {probe.router!r} is not one of the routers; name the one whose page shows it")
     if probe.name == "management address":
         faults.append(f"{at}.name: {probe.name!r} is what each router's own ping is called; choose another")
+    if probe.kind == "icmp" and probe.seconds is not None:
+        faults.append(f"{at}.seconds: ping keeps to polling.probe_seconds; remove it")
     url = urlsplit(probe.target) if probe.kind == "http" else None
     try:
         if probe.kind == "icmp":

@@ -27,6 +27,7 @@ from ispvm_agent.collectors.base import Attributes
 from ispvm_agent.probes import Prober
 
 TIMEOUT = 5.0
+SECONDS = 30.0  # between measurements, unless configured
 MANAGEMENT = "management address"  # the probe that every router has
 _log = logging.getLogger("targets")
 
@@ -81,6 +82,7 @@ class Service:
         self.key = probe.name
         self.attributes: Attributes = {"kind": probe.kind, "target": probe.target}
         self._probe = probe
+        self._seconds = probe.seconds or SECONDS
         self._seen: dict[str, Value] = {}
 
     def read(self) -> dict[str, Value]:
@@ -102,12 +104,12 @@ class Service:
     async def run(self) -> None:
         """Measure for ever, from a random moment on."""
         loop = asyncio.get_running_loop()
-        start = loop.time() + random.uniform(0, min(10.0, self._probe.seconds))  # noqa: S311 - spread, not secrecy
+        start = loop.time() + random.uniform(0, min(10.0, self._seconds))  # noqa: S311 - spread, not secrecy
         tick = 0
         while True:
-            await asyncio.sleep(start + tick * self._probe.seconds - loop.time())
+            await asyncio.sleep(start + tick * self._seconds - loop.time())
             await self.measure()
-            tick = max(tick + 1, int((loop.time() - start) / self._probe.seconds) + 1)
+            tick = max(tick + 1, int((loop.time() - start) / self._seconds) + 1)
 
 
 async def measure_tcp(target: str) -> dict[str, Value]:

@@ -189,7 +189,7 @@ def test_probes_are_configured_and_belong_to_a_router() -> None:
     )
     assert [probe.key for probe in by_router["CORE-NTH-1"]] == ["management address", "web", "gw"]
     assert [one.key for one in services] == ["web"]
-    assert settings.probes[0].seconds == 30
+    assert [probe.seconds for probe in settings.probes] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,11 @@ def test_probes_are_configured_and_belong_to_a_router() -> None:
         ('"http"\ntarget = "https://www.example.net/"', '"dns"\ntarget = "a..b@192.0.2.1"', "is no name to ask for"),
         ('name = "web"', 'name = "management address"', "choose another"),
         ('name = "web"', 'name = "web"\nevery = 5', "probe[web].every: unknown; use one of name, kind, target, router"),
+        (
+            '"http"\ntarget = "https://www.example.net/"',
+            '"icmp"\ntarget = "192.0.2.1"\nseconds = 5',
+            "probe[web].seconds: ping keeps to polling.probe_seconds; remove it",
+        ),
         ('name = "web"', 'name = "web"\nseconds = 0', "probe[web].seconds: Expected"),
         (PROBE, PROBE + PROBE, "probe[web].name: used twice; names are unique"),
         ("[[probe]]", "[probe]", "probe: must be tables; write [[probe]]"),

@@ -11,7 +11,7 @@ def seed_routers(seed: dict[str, Any], address: str = "address", tls: str = "ca"
 
 
 def seed_probes(seed: dict[str, Any]) -> list[dict[str, Any]]:
-    """The bundle's probe targets as `ispvm_probes`: each is shown with its site's edge router, or the first one there."""
+    """The bundle's probe targets as `ispvm_probes`: each shown with the edge router of its site, or the first."""
     found = []
     for target in seed.get("probe_targets", []):
         there = [device for device in seed["devices"] if device["site"] == target["site"]]
