@@ -38,8 +38,8 @@ lint: bootstrap  ## every linter, no skips
 	@ci/lint
 
 .PHONY: test-unit
-test-unit: assets  ## tests that need no database and no host
-	@$(PYTHON) -m pytest -m "not integration"
+test-unit: assets  ## tests that need no database and no host (ROOM="agent lab" for some)
+	@$(PYTHON) -m pytest -m "not integration" $(ROOM)
 
 .PHONY: test-integration
 test-integration: assets  ## the server against the PostgreSQL that the roles install
@@ -50,13 +50,19 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bootstrap  ## measure the agent against librouteros, in one run
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+SCALE := small
+bench: bootstrap  ## measure agent and server beside their peers (SCALE=full, ONLY=ingest,chart, KEEP=yes)
+	$(if $(ONLY),,@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py)
+	$(if $(ONLY),,@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py)
+	@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run --scale $(SCALE) --only "$(ONLY)" $(if $(KEEP),--keep)
 
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
+
+.PHONY: release
+release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
+	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
 
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)
@@ -65,6 +71,7 @@ assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 .PHONY: lock
 lock: bootstrap  ## resolve requirements/*.txt again
 	@ci/lock --upgrade
+	@$(PYTHON) -m release.build.debian
 
 .PHONY: docs
 docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files

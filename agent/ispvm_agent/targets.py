@@ -1,6 +1,6 @@
 """What the agent measures itself: the way to each router by ping, and the TCP, HTTP and DNS services of `[[probe]]`.
 
-A probe gives what was seen since it was last read; one that has seen nothing since gives nothing.
+A probe tells its last measurement, also when a router is polled more often than it measures: absent would mean unknown.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Watched(Protocol):
     attributes: Attributes
 
     def read(self) -> dict[str, Value]:
-        """Metrics since the last reading."""
+        """What was measured last; empty before the first time."""
 
 
 def ping_metrics(trips: Sequence[float | None]) -> dict[str, Value]:
@@ -66,16 +66,19 @@ class Ping:
         self._address = address
         self._prober = prober
         self._read = 0  # of all trips that were ever completed
+        self._told: dict[str, Value] = {}
 
     def read(self) -> dict[str, Value]:
-        """Of the trips that were completed since the last reading, at most the last hundred."""
+        """Of the trips completed since the last reading, at most the last hundred; if there are none, as before."""
         target = self._prober.targets[self._address]
         fresh, self._read = target.completed - self._read, target.completed
-        return ping_metrics(list(target.trips)[-fresh:] if fresh else [])
+        if fresh:
+            self._told = ping_metrics(list(target.trips)[-fresh:])
+        return self._told
 
 
 class Service:
-    """A TCP, HTTP or DNS probe; the last measurement counts."""
+    """A TCP, HTTP or DNS probe."""
 
     def __init__(self, probe: config.Probe) -> None:
         """Nothing is sent before `run`."""
@@ -86,9 +89,8 @@ class Service:
         self._seen: dict[str, Value] = {}
 
     def read(self) -> dict[str, Value]:
-        """What was measured since the last reading."""
-        seen, self._seen = self._seen, {}
-        return seen
+        """What was measured last."""
+        return self._seen
 
     async def measure(self) -> None:
         """Once; a target that does not answer in time is down."""

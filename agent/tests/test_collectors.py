@@ -456,7 +456,7 @@ def test_every_command_belongs_to_a_collector() -> None:
 # ports
 
 
-INTERFACES = answer(port("ether1"), port("uplink") | {"default-name": "sfp1"})
+INTERFACES = [port("ether1"), port("uplink") | {"default-name": "sfp1"}]
 
 
 def rounds(
@@ -474,7 +474,7 @@ def rounds(
 
 
 PORTS: dict[str, list[dict[str, str]] | str] = {
-    "/interface": INTERFACES.rows,
+    "/interface": INTERFACES,
     "/interface/ethernet": [{".id": "*1", "name": "ether1"}, {".id": "*A", "name": "uplink"}],
 }
 

@@ -67,7 +67,7 @@ class Ethernet(Stateless):
         """A table of the ports that tell anything."""
         known, self._ids = self._ids, _ids(replies[Command.ETHERNET_PORTS].rows)
         self.hurry = known != self._ids
-        keys = keys_by_name(replies[Command.INTERFACES].rows)
+        keys = keys_by_name(replies[Command.INTERFACES])
         monitored = [row for question, reply in replies.items() if isinstance(question, Aimed) for row in reply.rows]
         rows = {keys[name]: row for row in monitored if (name := values.text(row, "name")) in keys}
         columns: dict[str, list[Value]] = {
@@ -116,7 +116,7 @@ class Lte(Stateless):
             if isinstance(question, Aimed) and question.items[0] in self._modems and reply.rows
         }
         before, known = self._there, self._modems
-        self._there = any(row.get("type") == "lte" for row in replies[Command.INTERFACES].rows)
+        self._there = "lte" in replies[Command.INTERFACES].column("type")
         ports = replies[Command.LTE_PORTS].rows if Command.LTE_PORTS in replies else []
         self._modems = {i: name for row in ports for i in _ids([row]) if (name := values.text(row, "name"))}
         self.hurry = (self._there and not before) or known != self._modems
@@ -162,13 +162,14 @@ class Radio(Stateless):
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of radios; one without clients has 0 of them and no signal."""
-        interfaces = replies[Command.INTERFACES].rows
-        radios = [key for key, (_, row) in keyed(interfaces).items() if row.get("type") in self._types]
-        before, self._there = self._there, bool(radios)
+        interfaces = replies[Command.INTERFACES]
+        types = interfaces.column("type")
+        before, self._there = self._there, not set(self._types).isdisjoint(types)
         self.hurry = self._there and not before
         reply = next((reply for question, reply in replies.items() if question is not Command.INTERFACES), None)
-        if reply is None or not radios:
+        if reply is None or not self._there:
             return Findings()
+        radios = [key for key, place in keyed(interfaces).items() if types[place] in self._types]
         names, heard = keys_by_name(interfaces), defaultdict[str, list[float | None]](list)
         for row in reply.rows:
             if (key := names.get(values.text(row, "interface"))) is not None:
@@ -207,7 +208,7 @@ class Neighbors(Stateless):
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of links by local interface; a neighbour that was seen before and is not now is down."""
-        names = keys_by_name(replies[Command.INTERFACES].rows)
+        names = keys_by_name(replies[Command.INTERFACES])
         rows = replies[Command.NEIGHBORS].rows
         found = Findings(device={"device.neighbors": len(rows)})
         places = [values.text(row, "interface").split(",")[0] for row in rows]
