@@ -21,8 +21,7 @@ from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
 from ispvm_agent.targets import Watched
 
-_SLOWER: tuple[Tier, ...] = ("medium", "slow", "daily")
-_DAY = 86400.0
+_SLOWER: tuple[Tier, ...] = ("medium", "slow")
 _JITTER = 0.05  # of the fast interval
 _RETRY_DISABLED = 3600.0
 _RETRY_PERMISSION = 300.0
@@ -76,7 +75,6 @@ class Poller:
             "fast": polling.fast_seconds,
             "medium": polling.medium_seconds,
             "slow": polling.slow_seconds,
-            "daily": _DAY,
         }
         self._device = device
         self._outbox = outbox

@@ -303,8 +303,8 @@ async def test_a_router_that_may_not_be_read_says_so() -> None:
 
 def test_tiers_keep_their_periods() -> None:
     rig = Rig(FakeRouter())
-    rig.poller.periods = {"fast": 30.0, "medium": 60.0, "slow": 300.0, "daily": 86400.0}
-    asked: dict[str, list[float]] = {"fast": [], "medium": [], "slow": [], "daily": []}
+    rig.poller.periods = {"fast": 30.0, "medium": 60.0, "slow": 300.0}
+    asked: dict[str, list[float]] = {"fast": [], "medium": [], "slow": []}
     for tick in range(100):
         for tier in rig.poller._due_tiers(1000.0 + tick * 30):
             asked[tier].append(tick * 30)
