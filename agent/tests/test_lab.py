@@ -171,6 +171,16 @@ async def test_pools_and_queues(lab: Lab) -> None:
     assert all(isinstance(value, float) and 20 < value < 100 for value in share.values())
 
 
+async def test_radio_and_modem(lab: Lab) -> None:
+    rig = Rig(lab, lab.router("ACCESS-HIL-1"))
+    for _ in range(3):  # which there are, which ids they have, how they are
+        polls = await rig.poll()
+    assert (rig.by_key(polls["radio"], "radio.clients")["wlan1"] or 0) > 0
+    assert -90 < (rig.by_key(polls["radio"], "radio.signal_worst_dbm")["wlan1"] or 0) < -40
+    assert rig.by_key(polls["lte"], "lte.registered") == {"lte1": True}
+    assert -120 < (rig.by_key(polls["lte"], "lte.rsrp_dbm")["lte1"] or 0) < -70
+
+
 async def test_plain_api_works_too(lab: Lab) -> None:
     rig = Rig(lab, lab.plain(V7))
     assert "interface" in await rig.poll()
@@ -377,7 +387,21 @@ async def test_no_subscriber_leaves_the_site(lab: Lab) -> None:
         await rig.poller.poll()
         sent += msgspec.json.encode(rig.outbox.take()).decode()
     assert "pool.used" in sent
-    for secret in ("user0", "pppoe-user", "100.64.", "10.10.", "customer", "0C:C4:7A", "02:A1:B2", "host-"):
+    for secret in (
+        "user0",
+        "pppoe-user",
+        "100.64.",
+        "10.10.",
+        "customer",
+        "0C:C4:7A",
+        "02:A1:B2",
+        "host-",
+        "6C:3B:6B",
+        "10.20.",
+        "client-",
+        "356938035643809",
+        "001010123456789",
+    ):
         assert secret not in sent
 
 
@@ -484,7 +508,7 @@ async def test_every_flap_is_an_event_or_a_count(lab: Lab) -> None:
     rig = Rig(lab, lab.router("EDGE-NTH-1"))
     downs = rig.by_key((await rig.poll())["interface"], "interface.link_downs_total")["sfp28-1"]
     await lab.fault("link-flap", "EDGE-NTH-1", interface="sfp28-1", every="0.2")
-    happened = []
+    happened: list[ingest.Event] = []
     async with asyncio.timeout(10):
         while len(happened) < 2:
             interfaces = (await rig.poll())["interface"]
