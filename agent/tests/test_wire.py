@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from decoder_truth import Anything, holds, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ispvm_agent.routeros import wire
@@ -32,15 +35,9 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 def decode(data: bytes, cuts: list[int] | None = None) -> list[Sentence]:
     """What the decoder makes of the pieces, rows as sentences of their own."""
-    decoder = Decoder()
-    found: list[Sentence] = []
-    for piece in pieces(data, cuts or []):
-        for one in decoder.feed(piece):
-            if isinstance(one, Rows):
-                rows = [dict(zip(one.columns, row, strict=True)) for row in zip(*one.columns.values(), strict=True)]
-                found += [Sentence("!re", one.tag, row, []) for row in rows or [{}] * one.size]
-            else:
-                found.append(one)
+    found, refused = read(pieces(data, cuts or []))
+    if refused is not None:
+        raise refused
     return found
 
 
@@ -257,8 +254,24 @@ def test_rows_alike_become_one_table() -> None:
     *first, rest = Decoder().feed(raw)
     assert len(first) == 2
     assert isinstance(rest, Rows)
-    assert rest == Rows("1", 48, {"name": tuple(f"ether{n}" for n in range(2, 50)),
+    assert sum(rows.octets for rows in [*first, rest] if isinstance(rows, Rows)) == len(raw)
+    assert rest == Rows("1", 48, rest.octets, {"name": tuple(f"ether{n}" for n in range(2, 50)),
                                   "rx-byte": tuple(str(n * n) for n in range(2, 50))})  # fmt: skip
+
+
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_corpus_of_the_fuzzer(path: Path) -> None:
+    holds(path.read_bytes())
+
+
+def test_a_planted_bug_is_found_in_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of lengths a name that looks like a word deceives the pattern."""
+    monkeypatch.setattr(wire, "add", lambda *_: Anything())
+    with pytest.raises(AssertionError):
+        holds((CORPUS[0].parent / "name-like-a-word").read_bytes())
 
 
 @settings(deadline=None)

@@ -31,7 +31,7 @@ COPIED = {
     "compat": ("docs/reference/compatibility.html", "docs/reference/compatibility.md",
                "contract/ispvm_contract/compatibility.json", "SBOM/compatibility.yml"),
     ".": ("VERSION", "release/build/install", "release/build/rebuild", "release/verify/verify.sh",
-          "release/verify/verify.py", "release/verify/VERIFY.md", "release/verify/KEYS"),
+          "release/verify/verify.py", "release/verify/VERIFY.md"),
 }  # fmt: skip
 # the bundle's own settings of the roles: it brings wheels and Debian packages itself
 BUNDLE_SETTINGS = """# Written by the build: where the roles find what this bundle brings.
@@ -129,6 +129,8 @@ def build(root: Path, release: Release, out: Path, *, pool: Path | None = None, 
             for into, names in COPIED.items():
                 copy(tree, origin, names, into)
             (tree / "ansible/group_vars/all/bundle.yml").write_text(BUNDLE_SETTINGS)
+            # the checkout has a link here; a bundle has no links, so that nothing points out of it
+            copy(tree, tree / "ansible", ("group_vars",), "ansible/playbooks")
         pack.describe(tree, release)
         optional("release.sbom", "generate", tree, root)
         optional("release.sign", "provenance", tree, root)

@@ -62,12 +62,14 @@ class Reply:
         self.trap: str | None = None
         self.done = done
         self.count = 0  # of rows
+        self.octets = 0  # of rows on the wire
         self._parts: list[Rows] = []
         for row in rows:
-            self.add(Rows("", 1, {key: (value,) for key, value in row.items()}))
+            self.add(Rows("", 1, 0, {key: (value,) for key, value in row.items()}))
 
     def add(self, rows: Rows) -> None:
         """More rows have come. One with none of the fields asked for says nothing."""
+        self.octets += rows.octets
         if rows.columns:
             self._parts.append(rows)
             self.count += rows.size

@@ -40,6 +40,7 @@ class Rows(NamedTuple):
 
     tag: str
     size: int
+    octets: int  # on the wire
     columns: dict[str, Sequence[str]]
 
 
@@ -153,7 +154,7 @@ class Decoder:
             at = stop
             if not length:
                 if reply == "!re":
-                    found.append(Rows(tag, 1, {key: (value,) for key, value in attributes.items()}))
+                    found.append(Rows(tag, 1, at - begin, {key: (value,) for key, value in attributes.items()}))
                     self._learn(text.startswith(_TAG, begin + 5), tag, attributes)
                 elif reply:
                     found.append(Sentence(reply, tag, attributes, bare))
@@ -197,6 +198,7 @@ def _alike(pattern: re.Pattern[str], shape: _Shape, text: str, at: int, as_sent:
     found: list[tuple[str, ...]] = []
     tag = ""
     columns: dict[str, Sequence[str]] = {}
+    begin = at
     while (match := pattern.match(text, at)) is not None:
         found.append(match.groups())
         at = match.end()
@@ -210,7 +212,7 @@ def _alike(pattern: re.Pattern[str], shape: _Shape, text: str, at: int, as_sent:
             tag = values[0]
         else:
             return None, at
-    return (Rows(tag, len(found), columns) if found else None), at
+    return (Rows(tag, len(found), at - begin, columns) if found else None), at
 
 
 def _prefix_width(first: int) -> int:
