@@ -284,7 +284,11 @@ class Poller:
             else:
                 try:
                     findings.merge(collector.publish(mine, moment))
-                    self._strikes.pop(name, None)
+                    gone = next((c for c in needed if mine[c].trap is not None), None)
+                    if gone is None:
+                        self._strikes.pop(name, None)
+                    elif not collector.hurry:  # listed anew, it is still there, and still refused
+                        self._strike(name, f"{gone.menu}: {mine[gone].trap}")
                 except Exception as error:
                     _log.exception("%s: collector %s failed", self.router.name, name)
                     self._strike(name, f"error in the agent: {error!r}")
