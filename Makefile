@@ -38,8 +38,8 @@ lint: bootstrap  ## every linter, no skips
 	@ci/lint
 
 .PHONY: test-unit
-test-unit: assets  ## tests that need no database and no host
-	@$(PYTHON) -m pytest -m "not integration"
+test-unit: assets  ## tests that need no database and no host (ROOM="agent lab" for some)
+	@$(PYTHON) -m pytest -m "not integration" $(ROOM)
 
 .PHONY: test-integration
 test-integration: assets  ## the server against the PostgreSQL that the roles install
@@ -50,9 +50,12 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bench-tools  ## measure the agent against librouteros and MKTXP, in one run (ONLY=decode|fleet|rtt|outage for one)
-	@for bench in $(or $(ONLY),decode fleet rtt outage); do \
+SCALE := small
+AGENT_BENCHES := decode fleet rtt outage
+bench: bench-tools  ## measure agent and server beside their peers (SCALE=full, ONLY=ingest,chart or one of decode fleet rtt outage, KEEP=yes)
+	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(ONLY)),$(AGENT_BENCHES)); do \
 	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
+	$(if $(filter $(AGENT_BENCHES),$(ONLY)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run --scale $(SCALE) --only "$(ONLY)" $(if $(KEEP),--keep))
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
@@ -67,6 +70,10 @@ bench-tools: bootstrap
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
 
+.PHONY: release
+release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
+	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
+
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 	@ci/assets
@@ -74,10 +81,15 @@ assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 .PHONY: lock
 lock: bootstrap  ## resolve requirements/*.txt again
 	@ci/lock --upgrade
+	@$(PYTHON) -m release.build.debian
 
 .PHONY: docs
 docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files
 	@$(PYTHON) ci/generate.py
+
+.PHONY: compat
+compat: bootstrap  ## run the agent against the emulator in every RouterOS version; write docs/reference/compatibility-routeros.md
+	@$(PYTHON) ci/compat.py
 
 .PHONY: clean
 clean:  ## remove what was built (not the demo)

@@ -22,7 +22,7 @@ from ispvm_agent.spool import Depth, Spool, Stored
 
 LIVE_SECONDS = 60.0
 _MAX_WAIT = 15.0  # a server that is back gets data within seconds
-_TRANSIENT = frozenset({401, 403, 408, 429})
+_TRANSIENT = frozenset({401, 403, 408, 426, 429})
 _CLOCK_AHEAD = 60.0  # seconds; the server takes nothing from further in the future than it allows
 _log = logging.getLogger("uplink")
 

@@ -363,12 +363,12 @@ async def test_bgp_on_v6_keeps_its_row(net: Net) -> None:
 
 
 async def test_every_menu_answers_on_every_router(net: Net) -> None:
-    from ispvm_lab.menus import MENUS
+    from ispvm_lab.catalogue import MENUS
 
     for name, station in net.lab.stations.items():
         client = await net.raw(name)
         for path, menu in MENUS.items():
-            if path == "/ip/route" or not menu.exists(station.router.version):
+            if path == "/ip/route" or not menu.exists(station.router):
                 continue
             reply = await client.talk(f"{path}/print")
             assert {words[0] for words in reply} <= {"!re", "!empty", "!done"}, path
