@@ -1,0 +1,41 @@
+"""Both verifiers over the attack matrix: everything is caught, they agree, and no good release is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from attacks import Lab
+from verifiers import both, prepare
+
+pytestmark = pytest.mark.timeout(600)  # thousands of processes: a loaded machine takes its time
+
+
+def test_every_attack_is_caught_by_both_for_the_same_reason(lab: Lab, home: Path) -> None:
+    cases = lab.cases()
+    assert len(cases) >= 200
+    wrong = []
+    codes = set()
+    for case, python, shell in both(prepare(lab, cases, home / "attacks")):
+        codes.add(python.code)
+        if python.exit != 1 or not python.same(shell) or (case.code and python.code != case.code):
+            wrong.append(f"{case.name} ({case.code}): verify.py {python.exit} {python.report[-300:]}")
+            wrong.append(f"    verify.sh {shell.exit} {shell.report[-300:]}")
+    assert not wrong, "\n".join(wrong)
+    # every reason to refuse was seen
+    assert codes == {
+        "bad-state", "odd-file", "missing-file", "unknown-key", "test-key", "bad-signature", "bad-comment", "bad-index",
+        "bad-manifest", "extra-file", "changed-file", "incomplete", "bad-release", "bad-provenance", "bad-sbom",
+        "bad-attestation", "few-attestations", "rollback", "second-release", "upgrade-path", "expired",
+    }  # fmt: skip
+
+
+def test_no_good_release_is_refused(lab: Lab, home: Path) -> None:
+    cases = lab.good()
+    assert len(cases) >= 50
+    wrong = []
+    for case, python, shell in both(prepare(lab, cases, home / "good")):
+        if python.exit != 0 or not python.same(shell) or not all(line in python.report for line in case.lines):
+            wrong.append(f"{case.name}: verify.py {python.exit} {python.report} {python.state}")
+            wrong.append(f"    verify.sh {shell.exit} {shell.report} {shell.state}")
+    assert not wrong, "\n".join(wrong)
