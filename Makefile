@@ -38,8 +38,8 @@ lint: bootstrap  ## every linter, no skips
 	@ci/lint
 
 .PHONY: test-unit
-test-unit: assets  ## tests that need no database and no host
-	@$(PYTHON) -m pytest -m "not integration"
+test-unit: assets  ## tests that need no database and no host (ROOM="agent lab" for some)
+	@$(PYTHON) -m pytest -m "not integration" $(ROOM)
 
 .PHONY: test-integration
 test-integration: assets  ## the server against the PostgreSQL that the roles install
@@ -50,13 +50,32 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bootstrap  ## measure the agent against librouteros, in one run
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+SCALE := small
+AGENT_BENCHES := decode fleet rtt outage
+comma := ,
+wanted = $(subst $(comma), ,$(ONLY))
+bench: bench-tools  ## measure agent and server beside limits and peers, in one run (SCALE=full, ONLY=decode,ingest, KEEP=yes)
+	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(wanted)),$(AGENT_BENCHES)); do \
+	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
+	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
+	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
+
+.PHONY: fuzz
+fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
+	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \
+	  -max_total_time=$$(($(or $(MINUTES),10) * 60)) -timeout=10 -rss_limit_mb=512
+
+.PHONY: bench-tools
+bench-tools: bootstrap
+	@ci/bench-tools
 
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
+
+.PHONY: release
+release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
+	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
 
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)
@@ -65,6 +84,7 @@ assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 .PHONY: lock
 lock: bootstrap  ## resolve requirements/*.txt again
 	@ci/lock --upgrade
+	@$(PYTHON) -m release.build.debian
 
 .PHONY: docs
 docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files

@@ -13,6 +13,7 @@ import role_docs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "contract"))
 
+import compatibility  # noqa: E402
 from ispvm_contract import ingest, registry, seed  # noqa: E402 - a checkout is not an installation
 
 
@@ -64,6 +65,7 @@ def generated() -> dict[Path, str]:
         schemas / "heartbeat.v1.json": schema(ingest.Heartbeat, "ISPVisualMonitor ingest v1 heartbeat"),
         schemas / "seed.v1.json": schema(seed.Seed, "ISPVisualMonitor seed v1"),
         ROOT / "docs" / "reference" / "telemetry.md": telemetry_page(),
+        **compatibility.files(),
         **role_docs.readmes(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sqlite3
@@ -21,7 +22,7 @@ from ispvm_agent.spool import Depth, Spool, Stored
 
 LIVE_SECONDS = 60.0
 _MAX_WAIT = 15.0  # a server that is back gets data within seconds
-_TRANSIENT = frozenset({401, 403, 408, 429})
+_TRANSIENT = frozenset({401, 403, 408, 426, 429})
 _CLOCK_AHEAD = 60.0  # seconds; the server takes nothing from further in the future than it allows
 _log = logging.getLogger("uplink")
 
@@ -76,6 +77,7 @@ class Uplink:
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""
         self.health = Health()
+        self.hurry = asyncio.Event()  # somebody does not want to wait for the next try
         self._beat_error = ""  # of the last heartbeat, so that a long outage is one line
         self._http = http
         self._spool = spool
@@ -155,7 +157,10 @@ class Uplink:
                 # Backlog takes at most half of the server's time for us, and never delays live data by more than
                 # one batch.
                 wait = min(time.monotonic() - started, 1.0)
-            await asyncio.sleep(wait)
+            self.hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.hurry.wait()
 
     async def beat(self, heartbeat: ingest.Heartbeat) -> None:
         """Send one heartbeat and learn the agent's own clock error from the answer; a failure is logged."""
@@ -194,7 +199,8 @@ def heartbeat(
         buffer_depth=depth.batches,
         buffer_bytes=depth.bytes,
         oldest_buffered=depth.oldest_ms,
-        dropped_batches=depth.dropped_batches + depth.set_aside,
+        dropped_batches=depth.dropped_batches,
+        refused_batches=depth.set_aside,
         clock_synchronised=clock_synchronised,
         routers=routers,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,32 @@ def name_advice(unknown: Iterable[str], known: Iterable[str], renamed: dict[str,
         close = difflib.get_close_matches(name, known, n=1)
         advice.append(f"Nothing reads {name}: " + (f"did you mean {close[0]}?" if close else "remove it."))
     return advice
+
+
+def _minor(version: str) -> tuple[int, int] | None:
+    match = re.match(r"(\d+)\.(\d+)(?:[.+-]|$)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def upgrade_fault(installed: str, wanted: str, upgrade_from: Iterable[str]) -> str:
+    """Why a host cannot go from one version to another, as one sentence; empty when it can.
+
+    `upgrade_from` are the minor releases that lead to `wanted` in one step (SBOM/compatibility.yml).
+    """
+    old, new = _minor(installed), _minor(wanted)
+    if old is None or new is None:
+        return f"{installed if old is None else wanted} is no version such as 1.2.3."
+    if old > new:
+        return (
+            f"{installed} is installed and {wanted} is older: use the bundle of {installed} or a newer one; "
+            "going back is done with the rollback of the release, not by installing the old one over it."
+        )
+    sources = [minor for minor in map(_minor, upgrade_from) if minor is not None]
+    if old not in sources and old != new:
+        stop = min((minor for minor in sources if old < minor < new), default=None)
+        way = f"upgrade to {stop[0]}.{stop[1]} first" if stop else "there is no way in one step"
+        return f"{installed} is installed and cannot become {wanted} in one step: {way}."
+    return ""
 
 
 def router_faults(routers: Any) -> list[str]:
@@ -81,4 +108,5 @@ class FilterModule:
             "role_names": role_names,
             "name_advice": name_advice,
             "router_faults": router_faults,
+            "upgrade_fault": upgrade_fault,
         }

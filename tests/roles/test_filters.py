@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-FILE = Path(__file__).resolve().parent.parent.parent / "plugins" / "filter" / "ispvm.py"
-spec = importlib.util.spec_from_file_location("ispvm_filters", FILE)
-assert spec
-assert spec.loader
-filters = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(filters)
+
+def plugin(name: str) -> ModuleType:
+    file = Path(__file__).resolve().parent.parent.parent / "plugins" / "filter" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_filters", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+filters, preflight = plugin("ispvm"), plugin("preflight")
 
 
 @pytest.mark.parametrize(
@@ -69,3 +76,20 @@ def test_within(address: str, inside: bool) -> None:
 def test_within_names_the_wrong_network() -> None:
     with pytest.raises(ValueError, match=r"^'192\.0\.2\.1/24' is no network"):
         filters.within("192.0.2.9", ["192.0.2.1/24"])
+
+
+@pytest.mark.parametrize(
+    ("installed", "wanted", "said"),
+    [
+        ("1.3.2", "1.4.0", ""),
+        ("1.4.0", "1.4.1", ""),
+        ("1.4.0+0badcafe", "1.4.0", ""),
+        ("1.4.0", "1.3.9", "1.4.0 is installed and 1.3.9 is older"),
+        ("1.1.0", "1.4.0", "upgrade to 1.2 first"),
+        ("0.9.0", "1.4.0", "upgrade to 1.2 first"),
+        ("abc", "1.4.0", "abc is no version"),
+    ],
+)
+def test_only_promised_upgrades_are_taken(installed: str, wanted: str, said: str) -> None:
+    fault = preflight.upgrade_fault(installed, wanted, ["1.2", "1.3", "1.4"])
+    assert said in fault if said else fault == ""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 from fastapi import APIRouter, Request
+from ispvm_contract.compatibility import compatibility, minor_of
 from ispvm_contract.ingest import MAX_FUTURE_SECONDS, Batch, BatchAnswer, Heartbeat, HeartbeatAnswer, Refusal
 from psycopg.types.json import Jsonb
 from starlette.responses import Response
@@ -37,7 +38,7 @@ def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dic
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {"description": "Durable", "content": {"application/json": {"schema": answer_schema}}},
-            **dict.fromkeys(("401", "403", "413", "415", "422", "503"), failed),
+            **dict.fromkeys(("401", "403", "413", "415", "422", "426", "503"), failed),
         },
     }
 
@@ -69,6 +70,7 @@ async def batch(request: Request) -> Response:
     sender = await sender_of(request, pool)
     message = await read(request, Batch)
     check_limits(message)
+    _check_version(message.agent.version)
     now = datetime.now(UTC)
     _check_clock(message.sent_at, now)
     async with transaction(pool, sender.tenant) as connection:
@@ -81,6 +83,20 @@ async def batch(request: Request) -> Response:
             first=answer.rejected[0].reason,
         )
     return _json(answer)
+
+
+def _check_version(agent: str) -> None:
+    """Refuse what the compatibility matrix does not promise; the agent keeps its batches meanwhile."""
+    known = compatibility()
+    if fault := known.agent_fault(agent):
+        takes = f"ispvm-agent/{known.oldest_agent}-{known.server}"
+        raise RefusedError(426, "agent.version", fault, "see /compatibility on this server", {"Upgrade": takes})
+
+
+async def _note_version(pool: Pool, sender: Sender, version: str) -> None:
+    """An agent that is refused is not online, but people see why."""
+    async with transaction(pool, sender.tenant) as connection:
+        await connection.execute("update agent set version = %s where id = %s", [version, sender.id])
 
 
 def _moment(field: str, epoch_ms: int) -> datetime:
@@ -109,6 +125,9 @@ async def heartbeat(request: Request) -> Response:
     sender = await sender_of(request, pool)
     message = await read(request, Heartbeat)
     now = datetime.now(UTC)
+    if compatibility().agent_fault(message.agent.version) and minor_of(message.agent.version):
+        await _note_version(pool, sender, message.agent.version)
+    _check_version(message.agent.version)
     started, sent = _moment("started_at", message.started_at), _moment("sent_at", message.sent_at)
     oldest = _moment("oldest_buffered", message.oldest_buffered) if message.oldest_buffered else None
     async with transaction(pool, sender.tenant) as connection:

@@ -270,7 +270,7 @@ async def test_what_the_database_cannot_keep_is_rejected_and_the_rest_is_stored(
 
 async def test_no_odd_request_ends_in_an_error_of_the_server(world: World) -> None:
     beat = world.feeder.heartbeat(world.now())
-    beat.agent = Agent("pop", "a\0")
+    beat.agent = Agent("pop", AGENT.version, ["\0"])
     assert (await world.send(beat, "heartbeat")).status_code == 422
     beat.agent, beat.buffer_depth = AGENT, 1 << 40
     assert (await world.send(beat, "heartbeat")).status_code == 422

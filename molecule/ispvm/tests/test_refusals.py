@@ -93,3 +93,16 @@ def test_nothing_was_touched(host: Host) -> None:
     assert not host.file("/etc/ispvm").exists
     assert not host.file("/opt/ispvm").exists
     assert not host.package("postgresql-17").is_installed
+
+
+@pytest.mark.parametrize(
+    ("installed", "sentence"),
+    [("99.0.0", "99.0.0 is installed and"), ("0.0.7", "cannot become"), ("soon", "soon is no version")],
+)
+def test_a_step_that_the_matrix_does_not_promise_is_refused(host: Host, installed: str, sentence: str) -> None:
+    fact = "/etc/ansible/facts.d/ispvm.fact"
+    host.check_output(f'mkdir -p /etc/ansible/facts.d && echo \'{{"version": "{installed}"}}\' > {fact}')
+    try:
+        assert_refused(preflight(), sentence)
+    finally:
+        host.check_output(f"rm {fact}")
