@@ -126,7 +126,7 @@ def check_signed(tree: Path, keys: Keys) -> None:
     options = ["--fingerprint", keys.fingerprint(), "--accept-stale", "the signing stage", "--allow-test-key"]
     commands: list[list[str | Path]] = [[sys.executable, "-I", "-B", tree / "verify.py"], ["sh", tree / "verify.sh"]]
     for command in commands:
-        done = subprocess.run(  # noqa: S603 # our own files, which the manifest lists
+        done = subprocess.run(  # our own files, which the manifest lists
             [*command, *options, tree], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:

@@ -569,7 +569,7 @@ def hexadecimal(text: str) -> str:
 
 def count(text: str) -> int:
     """Option type: how many."""
-    if not re.fullmatch("[0-9]{1,3}", text):
+    if not re.fullmatch("0|[1-9][0-9]{0,2}", text):
         raise argparse.ArgumentTypeError("a number")
     return int(text)
 

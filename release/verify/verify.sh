@@ -29,7 +29,7 @@ fingerprint='' attestations=0 state='' record='' stale='' test_key='' tool='' de
 while [ $# -gt 0 ]; do
     case $1 in
         --fingerprint) fingerprint=${2-}; has "$SHA" "$fingerprint" || usage "$1: 64 hexadecimal digits"; shift ;;
-        --attestations) attestations=${2-}; has '[0-9]{1,3}' "$attestations" || usage "$1: a number"; shift ;;
+        --attestations) attestations=${2-}; has '0|[1-9][0-9]{0,2}' "$attestations" || usage "$1: a number"; shift ;;
         --state) state=${2-}; [ "$state" ] || usage "$1: a file"; shift ;;
         --accept-stale) stale=${2-}; has '[ -~]*[!-~][ -~]*' "$stale" || usage "$1: a reason in one line"; shift ;;
         --with) tool=${2-}; has 'openssl|minisign|ssh-keygen|sqv|gpgv' "$tool" || usage "$1: no such tool"; shift ;;

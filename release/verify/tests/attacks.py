@@ -167,7 +167,7 @@ class Lab:
         chance = random.Random(17)
         for name in names:
             size = (self.bases["good"] / name).stat().st_size
-            at, bit = chance.randrange(size), 1 << chance.randrange(8)
+            at, bit = chance.randrange(max(size, 1)), 1 << chance.randrange(8)
 
             def flip(path: Path, name: str = name, at: int = at, bit: int = bit) -> None:
                 edit(path / name, lambda d: d[:at] + bytes([d[at] ^ bit]) + d[at + 1 :])
@@ -181,7 +181,8 @@ class Lab:
             def append(path: Path, name: str = name) -> None:
                 edit(path / name, lambda d: d + b"\n")
 
-            yield Case(f"flip {name}", "good", flip)
+            if size:
+                yield Case(f"flip {name}", "good", flip)
             yield Case(f"delete {name}", "good", delete)
             if name.startswith(("signatures/", "KEYS/")) or name in ("SHA256SUMS", "install"):
                 yield Case(f"cut {name}", "good", cut)
@@ -950,7 +951,7 @@ class Lab:
             add(f"{base} with a reason that is not needed", base, nothing, *reason)
             add(f"{base} with --allow-test-key", base, nothing, "--allow-test-key")
             add(f"{base} recorded", base, nothing, *use, "--record")
-        for number in ("0", "1", "2", "02"):
+        for number in ("0", "1", "2"):
             add(f"{number} attestations", "good", nothing, "--attestations", number, says="bookworm trixie")
         add("the expired one, accepted", "expired", nothing, *reason, says="STALE, accepted: no way out of the bunker")
         add("the expired one, accepted and recorded", "expired", nothing, *reason, *use, "--record", says="STALE")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import arithmetic
+import mutate
 import pytest
 from attacks import Lab
 from verifiers import both, prepare
+
+from release.verify import verify
 
 pytestmark = pytest.mark.timeout(600)  # thousands of processes: a loaded machine takes its time
 
@@ -39,3 +44,33 @@ def test_no_good_release_is_refused(lab: Lab, home: Path) -> None:
             wrong.append(f"{case.name}: verify.py {python.exit} {python.report} {python.state}")
             wrong.append(f"    verify.sh {shell.exit} {shell.report} {shell.state}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_arithmetic_agrees_with_the_library() -> None:
+    arithmetic.check(verify, rounds=20)
+
+
+def test_a_weakened_verifier_is_noticed(home: Path) -> None:
+    # all of them: make mutate
+    tried, left = mutate.survivors(home / "mutants", every=12)
+    assert tried >= 20
+    assert left == []
+
+
+# --- the documents ----------------------------------------------------------------------------------------------------
+
+DOCS = Path(verify.__file__).resolve().parents[2] / "docs"
+
+
+def test_the_document_explains_every_code_of_the_verifiers() -> None:
+    codes = set(re.findall(r'refuse\(\s*"([a-z-]+)"', Path(verify.__file__).read_text()))
+    assert len(codes) > 15
+    assert [code for code in sorted(codes) if f"`{code}`" not in (DOCS / "verify.md").read_text()] == []
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z_]+)`", (DOCS / "threat-model.md").read_text()))
+    rooms = DOCS.parent / "release"
+    there = {name for path in rooms.rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert len(named) > 12
+    assert named - there == set()

@@ -61,6 +61,7 @@ class Prepared:
     def arguments(self, who: str) -> tuple[list[str], Path]:
         """The command line for one verifier, and its own copy of the state file."""
         given, state = self.path.with_name("a release.state"), self.path.with_name(f"state of {who}")
+        state.unlink(missing_ok=True)
         if given.exists():
             shutil.copy(given, state)
         return [str(state) if option == "STATE" else option for option in self.options] + [str(self.path)], state
