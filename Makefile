@@ -77,6 +77,10 @@ wheelhouse: bootstrap  ## build the wheels that hosts install from
 release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
 	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
 
+.PHONY: mutate
+mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
+	@$(PYTHON) release/verify/tests/mutate.py
+
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 	@ci/assets
