@@ -31,7 +31,7 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 NOBODY = 65534
 # what a checkout has besides its commit: tools, what was fetched, and the browser libraries
 CARRIED = (".venv", ".cache/wheels", ".cache/debs")
-LEAK = '    (tree / "docs").mkdir(exist_ok=True)\n    (tree / "docs/built").write_text(f"{time.time_ns()}\\n")\n    pack.manifest('
+LEAK = '(tree / "built").write_text(f"{time.time_ns()}\\n"); pack.manifest(tree)'
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ def checkout(surroundings: Surroundings, base: Path, *, leak: bool) -> Path:
     for name in CARRIED:
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).symlink_to((ROOT / name).resolve())
+    (clone / ".git/info/exclude").write_text(".venv\n.cache\n")
     shutil.copytree(ROOT / source.VENDORED, clone / source.VENDORED, dirs_exist_ok=True)
     if leak:
         guilty = clone / "release/build/__main__.py"
-        text = guilty.read_text()
-        guilty.write_text(text.replace("    pack.manifest(", LEAK).replace("            pack.manifest(", "    " + LEAK))
+        guilty.write_text(guilty.read_text().replace("pack.manifest(tree)", LEAK))
         identity = ["-c", "user.name=leak", "-c", "user.email=leak@invalid"]
         os.environ.update(GIT_AUTHOR_DATE="2026-01-01T00:00:00Z", GIT_COMMITTER_DATE="2026-01-01T00:00:00Z")
         git(clone, *identity, "commit", "--quiet", "--all", "--message=a build time in the tree")
@@ -258,7 +258,9 @@ def main() -> None:
                     second = build(surroundings, other, version, own=args.own, leak=args.leak)
                     columns[factor] = compare(first, second, factor)
                 shutil.rmtree(Path(scratch) / f"other{number}")
-            rows = sorted({kind(name) for name in [*pack.files(first), *sum(columns.values(), [])]})
+            rows = sorted(
+                {kind(name) for name in [*pack.files(first), *(name for unlike in columns.values() for name in unlike)]}
+            )
             files = len(pack.files(first))
             digest = wheelhouse.sha256(first / pack.MANIFEST)
     print(table(rows, columns))
