@@ -125,12 +125,15 @@ def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, le
         # a file that every program loads, in a mount namespace of its own: no variable that the build could strip
         script += (
             f'mkdir "{base}/etc"\ncp -a /etc/. "{base}/etc"\nmount --bind "{base}/etc" /etc\n'
-            f"echo '{surroundings.clock}' > /etc/faketimerc\necho {FAKETIME} > /etc/ld.so.preload\n"
-            f"chmod 644 /etc/faketimerc /etc/ld.so.preload\n"
+            f"echo '{surroundings.clock}' > /etc/faketimerc\n: > /etc/ld.so.preload\n"
+            f"chown {surroundings.user} /etc/ld.so.preload\nchmod 644 /etc/faketimerc /etc/ld.so.preload\n"
         )
     command = [str(clone / ".venv/bin/python"), "-m", "release.build", "--version", version, "--no-archive",
                "--out", str(base / "out")]  # fmt: skip
     command += ["--own"] if own else []
+    if surroundings.clock:
+        # only after the change of user: its shared memory belongs to who loads it first
+        command = ["sh", "-euc", f'echo {FAKETIME} > /etc/ld.so.preload; "$@"; exit', "sh", *command]
     if surroundings.user:
         (base / "out").mkdir()
         os.chown(base / "out", surroundings.user, surroundings.user)
