@@ -94,6 +94,10 @@ airgap: bootstrap  ## install a signed BUNDLE (tree or .tar.zst) on a host witho
 agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
 	@$(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
 
+.PHONY: mutate
+mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
+	@$(PYTHON) release/verify/tests/mutate.py
+
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)
 	@ci/assets
