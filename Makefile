@@ -50,9 +50,24 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 	@ci/molecule $(ROLE)
 
 .PHONY: bench
-bench: bootstrap  ## measure the agent against librouteros, in one run
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/decode.py
-	@PYTHONPATH=contract:agent $(PYTHON) agent/bench/fleet.py
+SCALE := small
+AGENT_BENCHES := decode fleet rtt outage
+comma := ,
+wanted = $(subst $(comma), ,$(ONLY))
+bench: bench-tools  ## measure agent and server beside limits and peers, in one run (SCALE=full, ONLY=decode,ingest, KEEP=yes)
+	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(wanted)),$(AGENT_BENCHES)); do \
+	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
+	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
+	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
+
+.PHONY: fuzz
+fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
+	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \
+	  -max_total_time=$$(($(or $(MINUTES),10) * 60)) -timeout=10 -rss_limit_mb=512
+
+.PHONY: bench-tools
+bench-tools: bootstrap
+	@ci/bench-tools
 
 .PHONY: wheelhouse
 wheelhouse: bootstrap  ## build the wheels that hosts install from

@@ -101,7 +101,7 @@ def _ours(port: int, asks: int, collect: bool) -> None:
         interfaces = Interfaces()
         for number in range(asks):
             (reply,) = await session.run([Command.INTERFACES])
-            assert len(reply.rows) == ROWS  # noqa: S101
+            assert reply.count == ROWS  # noqa: S101
             if collect:
                 interfaces.publish({Command.INTERFACES: reply}, Moment(0.0, float(number)))
         session.close()

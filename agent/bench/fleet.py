@@ -1,18 +1,21 @@
 """What one round of polls of many routers costs this agent: decode, rates, encode, compress, spool.
 
 A server process answers resource and interface prints on one port; every poller has its own connection. Connecting and
-the first poll are not counted. Prints CPU seconds of the agent's process a round, and its memory.
+the first poll are not counted. Prints seconds and CPU seconds of the agent's process a round, and its memory; then the
+same for MKTXP with fewer routers, as it comes and with TCP_NODELAY, by the router.
 
-    python agent/bench/fleet.py [--routers 1000] [--interfaces 53] [--rounds 5]
+    python agent/bench/fleet.py [--routers 1000] [--interfaces 53] [--rounds 5] [--peer-routers 50]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import multiprocessing
 import resource
 import statistics
+import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +42,14 @@ class FakeRouter(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport: Any = transport
+        self.begun = b""
 
     def data_received(self, data: bytes) -> None:
         """One answer a sentence; sentences end with a zero byte."""
-        for sentence in data.split(b"\0")[:-1]:
-            tag = b".tag=" + sentence.rpartition(b".tag=")[2]
-            word = bytes([len(tag)]) + tag
+        *sentences, self.begun = (self.begun + data).split(b"\0")
+        for sentence in sentences:
+            tag = b".tag=" + sentence.rpartition(b".tag=")[2] if b".tag=" in sentence else b""
+            word = bytes([len(tag)]) + tag if tag else b""
             if b"/system/resource" in sentence:
                 FakeRouter.tick += 1
                 rows = [{"uptime": f"{100_000 + FakeRouter.tick}s", "version": "7.22.2 (stable)", "cpu-load": 7}]
@@ -79,8 +84,8 @@ def serve(ready: Connection, interfaces: int) -> None:
     asyncio.run(work())
 
 
-async def measure(port: int, routers: int, rounds: int, directory: Path) -> None:
-    """Poll all routers, several rounds, fast tier only."""
+async def measure(port: int, routers: int, rounds: int, directory: Path) -> tuple[float, float]:
+    """Poll all routers, several rounds, fast tier only; returns seconds and CPU seconds of a router's poll."""
     disk = ThreadPoolExecutor(1)
     spool: Spool = disk.submit(Spool, directory, 10**9, 10**9).result()
     outbox = Outbox(ingest.Agent("bench", "0"), spool, disk)
@@ -95,12 +100,14 @@ async def measure(port: int, routers: int, rounds: int, directory: Path) -> None
             Poller(router, device_id("bench", router.name), "p", polling, outbox, prober, lambda name, learned: None)
         )
     used: list[float] = []
+    walls: list[float] = []
     for number in range(rounds + 1):
-        before = time.process_time()
+        before, began = time.process_time(), time.perf_counter()
         for start in range(0, routers, 50):  # as the phase spreads them: some at a time, a flush now and then
             await asyncio.gather(*(poller.poll() for poller in pollers[start : start + 50]))
             await outbox.flush()
         used.append(time.process_time() - before)
+        walls.append(time.perf_counter() - began)
         for batch_id in list(outbox._carried):
             outbox.confirm(batch_id)
         failed = sum(poller.summary.state != "ok" for poller in pollers)
@@ -118,6 +125,19 @@ async def measure(port: int, routers: int, rounds: int, directory: Path) -> None
     for poller in pollers:
         poller.close()
     disk.shutdown()
+    return statistics.median(walls[1:]) / routers, statistics.median(used[1:]) / routers
+
+
+def compare(port: int, routers: int, rounds: int, ours: tuple[float, float]) -> None:
+    """The same polls by MKTXP."""
+    python = Path(__file__).parents[2] / ".cache/bench/bin/python"
+    for kind in ("stock", "nodelay"):
+        command = [python, Path(__file__).parent / "mktxp_peer.py", str(port), str(routers), str(rounds), kind]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603
+        rounds_taken = json.loads(done.stdout)
+        wall, used = (statistics.median(one[place] for one in rounds_taken) / routers for place in (0, 1))
+        print(f"mktxp {kind:<8} {wall * 1e3:8.2f} ms, {used * 1e3:6.2f} CPU-ms a router: "
+              f"{wall / ours[0]:.0f}x our time, {used / ours[1]:.0f}x our CPU")  # fmt: skip
 
 
 def main() -> None:
@@ -126,6 +146,7 @@ def main() -> None:
     parser.add_argument("--routers", type=int, default=1000)
     parser.add_argument("--interfaces", type=int, default=53)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer-routers", type=int, default=50, help="0: without MKTXP")
     options = parser.parse_args()
     files, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(files, 8192)), hard))
@@ -134,7 +155,11 @@ def main() -> None:
     server.start()
     FakeRouter.interfaces = options.interfaces
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(measure(here.recv(), options.routers, options.rounds, Path(directory)))
+        port = here.recv()
+        ours = asyncio.run(measure(port, options.routers, options.rounds, Path(directory)))
+    print(f"ours           {ours[0] * 1e3:8.2f} ms, {ours[1] * 1e3:6.2f} CPU-ms a router")
+    if options.peer_routers:
+        compare(port, options.peer_routers, options.rounds, ours)
     server.terminate()
 
 

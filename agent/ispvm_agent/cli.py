@@ -8,7 +8,7 @@ import getpass
 import sys
 from pathlib import Path
 
-from ispvm_agent import __version__, config, credentials, daemon, reports, service
+from ispvm_agent import __version__, config, credentials, daemon, replay, reports, service
 
 
 def _say_error(text: str) -> int:
@@ -34,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
     credential.add_argument("name")
     token = commands.add_parser("token", help="make the server token if there is none; prints its SHA-256")
     token.add_argument("action", choices=["ensure"])
+    again = commands.add_parser("replay", help="what waits to be delivered, what was lost; --send tries now")
+    again.add_argument("--since", metavar="TIME", help="only batches stored since, such as 2026-11-22T14:00 (UTC)")
+    again.add_argument("--until", metavar="TIME", help="only batches stored until")
+    again.add_argument("--send", action="store_true", help="do not wait for the next try of a failed delivery")
+    again.add_argument("--json", action="store_true")
     for name, text in (
         ("status", "how the running agent is doing"),
         ("transparency", "everything that is sent to routers and everything that leaves the site"),
@@ -70,6 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
                 print(reports.transparency(options.json))
             case "status":
                 return reports.status(options.json)
+            case "replay":
+                if options.send:
+                    return replay.send_now()
+                directory = Path(config.load(options.config).spool.directory)
+                return replay.show(directory, options.since, options.until, options.json)
             case "check":
                 return asyncio.run(reports.check(config.load(options.config), options.router, options.json))
             case "run":

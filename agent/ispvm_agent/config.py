@@ -46,12 +46,15 @@ class Server(Struct, frozen=True, kw_only=True):
 
 
 class Polling(Struct, frozen=True, kw_only=True):
-    """How often the tiers run, in seconds."""
+    """How often the tiers run, in seconds, and what a router may be burdened with before slower tiers are left out."""
 
     fast_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30
     medium_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60
     slow_seconds: Annotated[float, Meta(ge=1, le=86400)] = 300
     probe_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10
+    budget_ms_per_minute: Annotated[int, Meta(ge=1, le=60_000)] = 15_000
+    budget_kilobytes_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_000
+    cpu_percent: Annotated[int, Meta(ge=30, le=100)] = 85
 
 
 class Spool(Struct, frozen=True, kw_only=True):

@@ -120,7 +120,11 @@ class Daemon:
             "spool": msgspec.to_builtins(self.depth),
             "probes": self.prober.refused or "ok",
             "routers": [
-                {**msgspec.to_builtins(poller.summary), "reachable": self.prober.up(poller.router.address)}
+                {
+                    **msgspec.to_builtins(poller.summary),
+                    "reachable": self.prober.up(poller.router.address),
+                    "costs": msgspec.to_builtins(poller.pace.costs),
+                }
                 for poller in self.pollers
             ],
         }
@@ -166,10 +170,12 @@ async def run(config: Config, metrics_port: int = service.METRICS_PORT) -> None:
     }
     token = credentials.read(credentials.SERVER_TOKEN)
     async with client(config.server.url, token, config.server.ca_file) as http:
-        task = asyncio.create_task(Daemon(config, http, passwords).run(metrics_port))
+        agent = Daemon(config, http, passwords)
+        task = asyncio.create_task(agent.run(metrics_port))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(signal.SIGUSR1, agent.uplink.hurry.set)  # `ispvm-agent replay --send`
         try:
             await task
         except asyncio.CancelledError:

@@ -15,6 +15,7 @@ from ispvm_contract import ingest
 from ispvm_agent import collectors, config
 from ispvm_agent.collectors.base import Collector, Findings, Happening, Moment, Tier, Version
 from ispvm_agent.outbox import Outbox
+from ispvm_agent.pace import Cost, Pace
 from ispvm_agent.probes import Prober
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
@@ -48,6 +49,11 @@ def target_of(router: config.Router) -> Target:
     )
 
 
+def _cpu(resource: Reply) -> int | None:
+    """The router's CPU load in percent."""
+    return values.integer(resource.rows[0], "cpu-load") if resource.rows else None
+
+
 class Poller:
     """Polls one router for ever, over one connection that is kept."""
 
@@ -74,6 +80,7 @@ class Poller:
             "medium": polling.medium_seconds,
             "slow": polling.slow_seconds,
         }
+        self.pace = Pace(polling)
         self._device = device
         self._outbox = outbox
         self._prober = prober
@@ -123,7 +130,8 @@ class Poller:
 
     def _due_tiers(self, now: float) -> list[Tier]:
         margin = self.periods["fast"] / 2
-        due: list[Tier] = ["fast", *(tier for tier, at in self._due.items() if at <= now + margin)]
+        due: list[Tier] = ["fast"]
+        due += [tier for tier, at in self._due.items() if at <= now + margin and self.pace.allows(tier)]
         for tier in due[1:]:
             # After the first time, the slower tiers of routers started together drift apart.
             spread = 1.0 if self._due[tier] else random.uniform(0.5, 1)  # noqa: S311
@@ -141,6 +149,8 @@ class Poller:
             self._next_try = 0.0  # it has just come back: do not sit out the back-off
         self._reachable = reachable
         if now >= self._next_try:
+            if self.pace.sits_out():
+                return
             try:
                 await self._ask(now)
             except RouterError as error:
@@ -177,12 +187,47 @@ class Poller:
         done = [reply.done for reply in replies.values() if reply.done is not None]
         findings.device["device.poll.duration_ms"] = round((max(done) - resource.sent) * 1000, 1)
         findings.device["device.poll.bytes"] = session.received_bytes - received
+        self._account(findings, asked, replies, now)
         self._publish(findings, moment.epoch_ms(resource.midpoint))
         if version != self._version:  # upgraded: other menus may exist now
             self._version = version
             self._disabled.clear()
+        if len(due) > 1 and session.failure is None:
+            (after,) = await session.run([Command.RESOURCE])
+            self.summary.cpu_after = _cpu(after)
         if session.failure is not None:
             _log.warning("%s: connection closed: %s", self.router.name, session.failure.detail)
+
+    def _account(
+        self,
+        findings: Findings,
+        asked: dict[str, tuple[Collector, tuple[Command, ...]]],
+        replies: dict[Command, Reply],
+        now: float,
+    ) -> None:
+        """What this poll has cost the router, by collector: commands are worked on one after the other."""
+        took, before = dict.fromkeys(replies, 0.0), replies[Command.RESOURCE].sent
+        answered = [(reply.done, command) for command, reply in replies.items() if reply.done is not None]
+        for done, command in sorted(answered, key=lambda one: one[0]):
+            took[command], before = (done - before) * 1000, done
+        costs = {
+            name: Cost(
+                rows=sum(replies[command].count for command in needed),
+                bytes=sum(replies[command].octets for command in needed),
+                ms=round(sum(took[command] for command in needed), 1),
+            )
+            for name, (_, needed) in asked.items()
+        }
+        ms = float(findings.device["device.poll.duration_ms"] or 0)
+        size = int(findings.device["device.poll.bytes"] or 0)
+        summary = self.summary
+        summary.cpu_before = _cpu(replies[Command.RESOURCE])
+        if self.pace.note(now, ms, size, summary.cpu_before, costs):
+            _log.warning("%s: %s", self.router.name, self.pace.reason or "asked at the full rhythm again")
+        summary.poll_ms, summary.bytes_per_poll = ms, size
+        per_minute = self.pace.per_minute(now)
+        summary.ms_per_minute, summary.bytes_per_minute = round(per_minute[0], 1), per_minute[1]
+        summary.slowed = self.pace.reason
 
     def _version_in(self, reply: Reply, session: Session) -> Version:
         """The version in a resource reply; raises RouterError when there is none: then nothing is right here."""
@@ -284,10 +329,7 @@ class Poller:
         self._publish_device(findings.device, ts, api_up=True)
         self._failures = 0
         summary = self.summary
-        summary.state, summary.detail, summary.last_good = "ok", "", ts
-        duration, size = findings.device["device.poll.duration_ms"], findings.device["device.poll.bytes"]
-        summary.poll_ms = float(duration or 0)
-        summary.bytes_per_poll = int(size or 0)
+        summary.state, summary.detail, summary.last_good = "ok", summary.slowed, ts
         summary.disabled_collectors = {name: reason for name, (reason, _) in self._disabled.items()}
         learned = {collector.name: what for collector in self.collectors if (what := collector.learned())}
         if str(learned) != str(self._learned):

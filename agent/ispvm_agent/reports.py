@@ -113,10 +113,16 @@ def status(as_json: bool, port: int = service.METRICS_PORT) -> int:
     print(f"agent {facts['agent']} {facts['version']}, ping {facts['probes']}")
     print(f"server: {server['batches_sent']} batches delivered, {server['last_error'] or 'no error'}")
     print(f"spool: {spool['batches']} batches, {spool['bytes']} bytes; {spool['dropped_batches']} dropped, "
-          f"{spool['set_aside']} set aside")  # fmt: skip
+          f"{spool['set_aside']} refused by the server and set aside")  # fmt: skip
     for router in facts["routers"]:
         ping = {True: "answers ping", False: "does not answer ping", None: "ping unknown"}[router["reachable"]]
         print(f"{router['name']}: {router['state']}, {ping} {router.get('detail', '')}".rstrip())
+        if "bytes_per_minute" in router:
+            costs = sorted(router["costs"].items(), key=lambda cost: -cost[1]["ms"])
+            dearest = ", ".join(f"{name} {c['ms']:g} ms {c['rows']} rows {c['bytes']} bytes" for name, c in costs[:3])
+            cpu = "/".join(str(router.get(key, "?")) for key in ("cpu_before", "cpu_after"))
+            print(f"  costs it {router['ms_per_minute']:g} ms and {router['bytes_per_minute']} bytes a minute; "
+                  f"CPU before/after {cpu} %; most: {dearest}")  # fmt: skip
         for name, reason in router.get("disabled_collectors", {}).items():
             print(f"  without {name}: {reason}")
     return 0

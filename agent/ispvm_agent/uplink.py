@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sqlite3
@@ -76,6 +77,7 @@ class Uplink:
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""
         self.health = Health()
+        self.hurry = asyncio.Event()  # somebody does not want to wait for the next try
         self._beat_error = ""  # of the last heartbeat, so that a long outage is one line
         self._http = http
         self._spool = spool
@@ -155,7 +157,10 @@ class Uplink:
                 # Backlog takes at most half of the server's time for us, and never delays live data by more than
                 # one batch.
                 wait = min(time.monotonic() - started, 1.0)
-            await asyncio.sleep(wait)
+            self.hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.hurry.wait()
 
     async def beat(self, heartbeat: ingest.Heartbeat) -> None:
         """Send one heartbeat and learn the agent's own clock error from the answer; a failure is logged."""
@@ -194,7 +199,8 @@ def heartbeat(
         buffer_depth=depth.batches,
         buffer_bytes=depth.bytes,
         oldest_buffered=depth.oldest_ms,
-        dropped_batches=depth.dropped_batches + depth.set_aside,
+        dropped_batches=depth.dropped_batches,
+        refused_batches=depth.set_aside,
         clock_synchronised=clock_synchronised,
         routers=routers,
     )

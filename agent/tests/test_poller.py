@@ -79,7 +79,37 @@ async def test_one_login_and_one_write_for_many_polls() -> None:
     assert router.logins == router.connections == 1
     assert router.reads[0] == 1  # login
     assert router.reads[1] == 1  # the version, once
-    assert router.reads[2:] == [14, 14, 14, 14]
+    assert router.reads[2:] == [14, 1] * 4  # after more than the fast tier, the CPU load once more
+
+
+async def test_what_it_costs_is_told_by_collector() -> None:
+    router = FakeRouter()
+    async with router.serving():
+        rig = Rig(router)
+        await rig.poll()
+    costs, summary = rig.poller.pace.costs, rig.poller.summary
+    assert costs["interfaces"].rows == 2
+    assert costs["interfaces"].bytes > costs["identity"].bytes > 0
+    assert sum(cost.bytes for cost in costs.values()) <= (summary.bytes_per_poll or 0)
+    assert 0 < (summary.bytes_per_minute or 0) < (summary.bytes_per_poll or 0)
+    assert (summary.cpu_before, summary.cpu_after, summary.slowed) == (7, 7, "")
+
+
+async def test_a_busy_router_is_asked_less_and_the_reason_is_told() -> None:
+    router = FakeRouter()
+    router.menus["/system/resource"] = rows({"uptime": "1h", "version": "7.22.2 (stable)", "cpu-load": 97})
+    async with router.serving():
+        rig = Rig(router)
+        for _ in range(3):
+            await rig.poll()
+        before = len(router.commands)
+        polls = await rig.poll()
+        asked = {words[0] for words in router.commands[before:]}
+    assert "/system/health/print" in asked  # medium goes on
+    assert not asked & {"/system/identity/print", "/system/history/print"}  # slow waits
+    assert rig.value(polls, "device.cpu_pct") == 97
+    assert "CPU was at 85 % or more" in rig.poller.summary.slowed
+    assert rig.poller.summary.detail == rig.poller.summary.slowed  # what the server shows
 
 
 async def test_a_missing_menu_disables_one_collector_with_a_reason() -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from decoder_truth import Anything, holds, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ispvm_agent.routeros import wire
-from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, decode_text, encode_length, encode_sentence
+from ispvm_agent.routeros.wire import (
+    Decoder,
+    Rows,
+    Sentence,
+    WireError,
+    decode_text,
+    encode_length,
+    encode_sentence,
+)
 from librouteros.exceptions import FatalError
 from librouteros.protocol import ApiProtocol, parse_word
 
@@ -23,9 +34,10 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def decode(data: bytes, cuts: list[int] | None = None) -> list[Sentence]:
-    decoder, found = Decoder(), []
-    for piece in pieces(data, cuts or []):
-        found += decoder.feed(piece)
+    """What the decoder makes of the pieces, rows as sentences of their own."""
+    found, refused = read(pieces(data, cuts or []))
+    if refused is not None:
+        raise refused
     return found
 
 
@@ -182,13 +194,22 @@ row = st.lists(st.tuples(st.sampled_from(["a", "b", "name"]), ascii_text | text)
 mutation = st.tuples(st.integers(0, 400), st.integers(0, 255))
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.lists(row, max_size=6), st.lists(mutation, max_size=3), st.lists(st.integers(0, 400), max_size=8))
+# Rows of one shape are read by a pattern; names that look like words, or hold "=" and NUL, must not deceive it.
+tricky = st.sampled_from(["", "a=b", "\0", "x\x0e=default-name=y", "ä", "\x03!re", "1" * 130])
+shape = st.lists(st.sampled_from(["name", "default-name", "type", "ä"]), min_size=1, max_size=4)
+alike = shape.flatmap(
+    lambda keys: st.lists(st.tuples(*(st.tuples(st.just(k), tricky | ascii_text | text) for k in keys)).map(list),
+                          min_size=3, max_size=8)
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(row, max_size=6) | alike, st.lists(mutation, max_size=3), st.lists(st.integers(0, 400), max_size=8))
 def test_broken_streams_mean_the_same_however_the_bytes_arrive(
     rows: list[list[tuple[str, str]]], mutations: list[tuple[int, int]], cuts: list[int]
 ) -> None:
     """Rows alike and unlike, with some bytes changed: the same sentences, or an error, in one piece and in many."""
-    raw = bytearray(b"".join(encode_sentence(["!re", *(f"={k}={v}" for k, v in row)]) for row in rows))
+    raw = bytearray(b"".join(encode_sentence(["!re", ".tag=1", *(f"={k}={v}" for k, v in row)]) for row in rows))
     for at, byte in mutations:
         if raw:
             raw[at % len(raw)] = byte
@@ -200,6 +221,57 @@ def test_broken_streams_mean_the_same_however_the_bytes_arrive(
     else:
         assert decode(bytes(raw), cuts) == whole
         assert decode(bytes(raw), list(range(len(raw)))) == whole
+
+
+def test_rows_that_only_look_alike_are_read_by_their_lengths() -> None:
+    """A router without default names, and a port named so that it seems to have one."""
+    honest = encode_sentence(["!re", ".tag=1", "=name=ether1", "=default-name=ether1", "=type=ether"])
+    fake = encode_sentence(["!re", ".tag=1", "=name=x\x13=default-name=ether1", "=type=vlan"])
+    found = decode(honest * 3 + fake + honest * 2)
+    assert [sentence.attributes.get("name") for sentence in found] == [
+        *["ether1"] * 3, "x\x13=default-name=ether1", *["ether1"] * 2,
+    ]  # fmt: skip
+    assert "default-name" not in found[3].attributes
+
+
+def test_rows_of_two_answers_that_look_alike_keep_their_tags() -> None:
+    raw = b"".join(encode_sentence(["!re", f".tag={tag}", "=name=a"]) for tag in "1111222121")
+    assert "".join(sentence.tag for sentence in decode(raw)) == "1111222121"
+
+
+def test_shapes_are_learned_up_to_a_limit_and_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_SHAPES", 2)
+    decoder = Decoder()
+    for number in range(5):
+        found = decoder.feed(encode_sentence(["!re", f"=key{number}=v"]) * 4)
+        assert sum(rows.size for rows in found if isinstance(rows, Rows)) == 4
+    assert len(decoder._shapes) == 2
+
+
+def test_rows_alike_become_one_table() -> None:
+    """What makes it fast happens: after two rows the others come as columns."""
+    raw = b"".join(encode_sentence(["!re", ".tag=1", f"=name=ether{n}", f"=rx-byte={n * n}"]) for n in range(50))
+    *first, rest = Decoder().feed(raw)
+    assert len(first) == 2
+    assert isinstance(rest, Rows)
+    assert sum(rows.octets for rows in [*first, rest] if isinstance(rows, Rows)) == len(raw)
+    assert rest == Rows("1", 48, rest.octets, {"name": tuple(f"ether{n}" for n in range(2, 50)),
+                                  "rx-byte": tuple(str(n * n) for n in range(2, 50))})  # fmt: skip
+
+
+CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def test_corpus_of_the_fuzzer(path: Path) -> None:
+    holds(path.read_bytes())
+
+
+def test_a_planted_bug_is_found_in_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of lengths a name that looks like a word deceives the pattern."""
+    monkeypatch.setattr(wire, "add", lambda *_: Anything())
+    with pytest.raises(AssertionError):
+        holds((CORPUS[0].parent / "name-like-a-word").read_bytes())
 
 
 @settings(deadline=None)

@@ -12,6 +12,16 @@ import psycopg
 from ispvm import __version__
 from ispvm.settings import DEFAULT_PATH, Settings, SettingsError, load
 
+# What `ispvm tenant set` sets: options and their types by column of `tenant_setting`.
+TENANT_SETTINGS: dict[str, tuple[type, str]] = {
+    "time_zone": (str, "in which days and months are counted, such as Europe/Berlin"),
+    "max_range_days": (int, "longest range of a query"),
+    "max_points": (int, "most points of a series, at most 600"),
+    "max_entities": (int, "most interfaces of one report"),
+    "max_concurrent": (int, "queries that run at the same time"),
+    "statement_timeout_ms": (int, "longest a query may take"),
+}
+
 
 class CommandRefusedError(Exception):
     """The command understood and will not do it; the message is one clear sentence."""
@@ -84,6 +94,22 @@ def _login_link(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tenant_show(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.tenants import show
+
+    print(show(settings, arguments.tenant))
+    return 0
+
+
+def _tenant_set(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.tenants import change
+
+    values = {name: value for name in TENANT_SETTINGS if (value := getattr(arguments, name)) is not None}
+    if not values:
+        raise ValueError(f"say what to set: {', '.join('--' + n.replace('_', '-') for n in TENANT_SETTINGS)}")
+    return _changed(change(settings, arguments.tenant, values))
+
+
 def _check_config(path: Path) -> int:
     try:
         load(path)
@@ -123,6 +149,18 @@ def _parser() -> argparse.ArgumentParser:
     revoke.add_argument("--name", required=True)
     revoke.set_defaults(run=_agent_revoke)
     agents.add_parser("list", help="all agents and when they last reported").set_defaults(run=_agent_list)
+
+    tenants = commands.add_parser("tenant", help="what a tenant may ask at most").add_subparsers(
+        dest="verb", required=True
+    )
+    shown = tenants.add_parser("show", help="the limits of a tenant")
+    shown.add_argument("--tenant", required=True)
+    shown.set_defaults(run=_tenant_show)
+    limits = tenants.add_parser("set", help="change limits of a tenant; followed within ten seconds")
+    limits.add_argument("--tenant", required=True)
+    for name, (kind, text) in TENANT_SETTINGS.items():
+        limits.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    limits.set_defaults(run=_tenant_set)
 
     seeds = commands.add_parser("seed", help="demo and lab data").add_subparsers(dest="verb", required=True)
     apply = seeds.add_parser("apply", help="load a seed bundle into its own tenant (never in production)")

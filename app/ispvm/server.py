@@ -18,16 +18,27 @@ from ispvm import __version__, refusal
 from ispvm.health.routes import router as health_router
 from ispvm.ingest.routes import CONTRACT_SCHEMAS
 from ispvm.ingest.routes import router as ingest_router
-from ispvm.series.cache import Cache
+from ispvm.reports.routes import router as reports_router
+from ispvm.series.budget import Budgets
+from ispvm.series.cache import TOP_SECONDS, Answers, Cache, Memory
 from ispvm.series.routes import router as series_router
 from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
 from ispvm.web.compatibility import router as compatibility_router
-from ispvm.web.routes import NotFoundError, NotSignedInError, to_login, to_missing
+from ispvm.web.page import NotFoundError, NotSignedInError, to_login, to_missing
+from ispvm.web.reports import router as reports_page_router
 from ispvm.web.routes import router as web_router
 
-ROUTERS = (health_router, ingest_router, series_router, web_router, compatibility_router)
+ROUTERS = (
+    health_router,
+    ingest_router,
+    series_router,
+    reports_router,
+    web_router,
+    reports_page_router,
+    compatibility_router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -54,7 +65,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = Cache(seconds=2)
     app.state.overviews = Cache(seconds=2)
-    app.state.answers = Cache(seconds=5)
+    app.state.platform = Cache(seconds=10)
+    app.state.incidents = Cache(seconds=TOP_SECONDS)
+    app.state.answers = Answers(Memory())
+    app.state.budgets = Budgets()
     app.state.throttle = Throttle()
     for router in ROUTERS:
         app.include_router(router)

@@ -54,6 +54,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     public_url: str
     database: Database
     socket: str = "/run/ispvm/server.sock"
+    metrics_token_sha256: str = ""
     storage: Storage = Storage()
     retention: Retention = Retention()
 
@@ -102,6 +103,8 @@ def parse(text: str) -> Settings:
     window = raw.get("retention", {}).get("maintenance_window", "02:00-05:00") if not faults else "02:00-05:00"
     if not _WINDOW.fullmatch(window):
         faults.append("retention.maintenance_window: write it as HH:MM-HH:MM, such as 02:00-05:00")
+    if (token := raw.get("metrics_token_sha256")) and not re.fullmatch("[0-9a-f]{64}", str(token)):
+        faults.append("metrics_token_sha256: write the SHA-256 of the token, 64 hexadecimal digits, never the token")
     for name in ("dsn", "worker_dsn", "owner_dsn"):
         database = raw.get("database")
         if isinstance(database, dict) and re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", str(database.get(name, ""))):

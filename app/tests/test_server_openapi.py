@@ -19,6 +19,12 @@ def test_every_route_says_how_it_refuses(plain_settings: Settings) -> None:
     assert {p for p in paths if p.startswith("/api")} == {
         "/api/v1/series",
         "/api/v1/compatibility",
+        "/api/v1/top",
+        "/api/v1/reports/p95",
+        "/api/v1/reports/p95.csv",
+        "/api/v1/reports/p95/picture",
+        "/api/v1/incidents",
+        "/api/v1/map",
         "/api/v1/summary",
         "/api/v1/sites",
         "/api/v1/devices",

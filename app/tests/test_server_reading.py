@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ispvm.series.cache import Cache
-from ispvm.series.query import MAX_POINTS, Resolution, choose_resolution, choose_step
+from ispvm.series.query import MAX_POINTS, Resolution, choose_step
 from ispvm.store.upkeep import in_window
 from ispvm.web import show
 from ispvm.web.auth import Throttle
@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @given(
-    st.integers(1, 158_000_000), st.integers(1, MAX_POINTS), st.floats(1, 4000), st.sampled_from(["raw", "1m", "1h"])
+    st.integers(1, 158_000_000), st.integers(1, MAX_POINTS), st.floats(1, 4000), st.sampled_from(["raw", "1h", "1d"])
 )
 def test_buckets_are_never_too_many_nor_narrower_than_the_data(
     seconds: int, max_points: int, interval: float, resolution: Resolution
@@ -24,23 +24,7 @@ def test_buckets_are_never_too_many_nor_narrower_than_the_data(
     step = choose_step(seconds, max_points, interval, resolution)
     if max_points > 1:
         assert seconds / step <= max_points - 1
-    assert step >= {"raw": interval, "1m": 60, "1h": 3600}[resolution]
-
-
-@pytest.mark.parametrize(
-    ("hours", "points", "table"),
-    [
-        (1, 600, "raw"),
-        (24, 600, "raw"),
-        (24.01, 600, "1m"),
-        (24 * 7, 600, "1m"),
-        (24 * 24, 600, "1m"),
-        (24 * 30, 600, "1h"),
-        (24 * 7, 100, "1h"),
-    ],
-)
-def test_long_ranges_never_touch_raw_rows(hours: float, points: int, table: str) -> None:
-    assert choose_resolution(NOW - timedelta(hours=hours), NOW, points) == table
+    assert step >= {"raw": interval, "1h": 3600, "1d": 86400}[resolution]
 
 
 async def test_a_value_is_made_once_for_all_who_wait() -> None:

@@ -118,7 +118,10 @@ class Batch(Struct, omit_defaults=True):
 
 
 class RouterSummary(Struct, omit_defaults=True):
-    """How the agent gets on with one router."""
+    """How the agent gets on with one router, and what that costs the router.
+
+    `ms_per_minute` and `bytes_per_minute` are of about the last five minutes. `slowed` says why slower tiers are left out.
+    """
 
     device: UUID
     name: Key
@@ -128,10 +131,18 @@ class RouterSummary(Struct, omit_defaults=True):
     poll_ms: float | None = None
     bytes_per_poll: int | None = None
     disabled_collectors: dict[str, str] = {}
+    ms_per_minute: float | None = None
+    bytes_per_minute: int | None = None
+    cpu_before: int | None = None
+    cpu_after: int | None = None
+    slowed: str = ""
 
 
 class Heartbeat(Struct, omit_defaults=True):
-    """POST /ingest/v1/heartbeat. `clock_synchronised` is what the host's NTP client says; None is unknown."""
+    """POST /ingest/v1/heartbeat. `clock_synchronised` is what the host's NTP client says; None is unknown.
+
+    `dropped_batches` were lost by the agent; `refused_batches` were set aside because the server will never take them.
+    """
 
     schema_version: Literal[1]
     sent_at: EpochMs
@@ -141,6 +152,7 @@ class Heartbeat(Struct, omit_defaults=True):
     buffer_bytes: int = 0
     oldest_buffered: EpochMs | None = None
     dropped_batches: int = 0
+    refused_batches: int = 0
     clock_synchronised: bool | None = None
     routers: list[RouterSummary] = []
 

@@ -109,7 +109,9 @@ def unpack(archive: Path, into: Path) -> Path:
         for member in opened:
             path = into / member.name
             content = opened.extractfile(member) if member.isfile() else None
-            inside = (path.parent / member.linkname if member.issym() else path).resolve().is_relative_to(into.resolve())
+            inside = (
+                (path.parent / member.linkname if member.issym() else path).resolve().is_relative_to(into.resolve())
+            )
             if not inside or not (content or member.issym()):
                 raise BuildError(f"{archive.name}: {member.name} is no file and no link below {into}")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-
 from ispvm_contract.ingest import Quality, Value
 
 from ispvm_agent.collectors.base import (
@@ -20,6 +18,7 @@ from ispvm_agent.collectors.base import (
 )
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import SUBSCRIBER_TYPES, Command
+from ispvm_agent.routeros.session import Reply
 
 _COUNTERS = {
     "interface.rx_bytes_total": "rx-byte",
@@ -36,12 +35,22 @@ _CLOCK_TOLERANCE = 2.5  # seconds by which uptime, printed in whole seconds, may
 _Column = list[int | None]
 
 
-def _rate(old: int | None, new: int | None, interval: float) -> int | None:
+def _rates(before: _Column, now: _Column, interval: float) -> list[Value]:
     """Bits a second; None where a value is missing or no port could carry so much."""
-    if old is None or new is None:
-        return None
-    rate = round((new - old) * 8 / interval)
-    return rate if 0 <= rate <= _MAX_BPS else None
+    return [
+        rate
+        if old is not None and new is not None and 0 <= (rate := round((new - old) * 8 / interval)) <= _MAX_BPS
+        else None
+        for old, new in zip(before, now, strict=True)
+    ]
+
+
+def _fallen(before: _Column, now: _Column) -> list[int]:
+    """Where a counter is below its last value."""
+    if before == now:
+        return []
+    pairs = enumerate(zip(before, now, strict=True))
+    return [place for place, (old, new) in pairs if old is not None and new is not None and new < old]
 
 
 class Interfaces(Stateless):
@@ -59,7 +68,7 @@ class Interfaces(Stateless):
         self._keys: list[str] = []
         self._counters: dict[str, _Column] = {}
         self._running: dict[str, bool | None] = {}
-        self._as_told: list[tuple[str | None, ...]] = []
+        self._as_told: list[list[str | None]] = []
         self._places: list[int] = []  # of the published rows among all
         self._described: dict[str, tuple[str, str]] = {}
         self._at: float | None = None
@@ -77,17 +86,12 @@ class Interfaces(Stateless):
         reply = replies[Command.INTERFACES]
         interval, clocks_agree = self._interval(reply.midpoint, moment)
         found = Findings()
-        keys, rows = self._identify(reply.rows, found)
-        counters = {metric: [values.integer(row, name) for row in rows] for metric, name in _COUNTERS.items()}
+        keys = self._identify(reply, found)
+        told = {name: self._published(reply.column(name)) for name in (*_COUNTERS.values(), "running", "disabled")}
+        counters = {metric: values.integers(told[name]) for metric, name in _COUNTERS.items()}
         before = self._before(keys)
-        reset = {
-            place
-            for metric, column in counters.items()
-            for place, (old, new) in enumerate(zip(before[metric], column, strict=True))
-            if old is not None and new is not None and new < old
-        }
-        running = [values.boolean(row, "running") for row in rows]
-        disabled = [values.boolean(row, "disabled") for row in rows]
+        reset = {place for metric, column in counters.items() for place in _fallen(before[metric], column)}
+        running, disabled = values.booleans(told["running"]), values.booleans(told["disabled"])
         columns: dict[str, list[Value]] = {
             "interface.oper_up": [*running],
             "interface.admin_up": [None if off is None else not off for off in disabled],
@@ -95,8 +99,9 @@ class Interfaces(Stateless):
         }
         if interval:
             for metric, counter in _RATES.items():
-                rates = map(_rate, before[counter], counters[counter], repeat(interval))
-                columns[metric] = [None if place in reset else rate for place, rate in enumerate(rates)]
+                columns[metric] = _rates(before[counter], counters[counter], interval)
+                for place in reset:
+                    columns[metric][place] = None
         if not moment.rebooted:
             found.events += [
                 Happening("interface.counter.reset", "interface", "info", keys[place]) for place in sorted(reset)
@@ -109,16 +114,14 @@ class Interfaces(Stateless):
             found.tables.append(Table("interface", keys, seen, interval, sorted(reset), quality))
         return found
 
-    def _identify(self, rows: list[values.Row], found: Findings) -> tuple[list[str], list[values.Row]]:
-        """Keys of the interfaces that are published, and their rows; new and renamed ones go to the inventory."""
-        as_told: list[tuple[str | None, ...]] = [
-            (row.get("name"), row.get("default-name"), row.get("type")) for row in rows
-        ]
+    def _identify(self, reply: Reply, found: Findings) -> list[str]:
+        """Keys of the interfaces that are published; new and renamed ones go to the inventory."""
+        as_told = [reply.column(name) for name in ("name", "default-name", "type")]
         if as_told == self._as_told:  # nearly always: nothing was added, removed or renamed
-            return self._keys, [rows[place] for place in self._places]
+            return self._keys
         by_key: dict[str, values.Row] = {}
         self._as_told, self._places = as_told, []
-        for place, row in enumerate(rows):
+        for place, row in enumerate(reply.rows):
             name, kind = values.text(row, "name"), values.text(row, "type")
             if not name or kind in SUBSCRIBER_TYPES:
                 continue
@@ -129,7 +132,10 @@ class Interfaces(Stateless):
             if self._described.get(key) != (name, kind):
                 self._described[key] = (name, kind)
                 found.entities.append(Entity("interface", key, name, {"type": kind or None}))
-        return list(by_key), list(by_key.values())
+        return list(by_key)
+
+    def _published(self, column: list[str | None]) -> list[str | None]:
+        return column if len(self._places) == len(column) else [column[place] for place in self._places]
 
     def _before(self, keys: list[str]) -> dict[str, _Column]:
         """The last poll's counters in the order of `keys`; None for an interface that was not there."""

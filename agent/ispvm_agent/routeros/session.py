@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import socket
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 from ispvm_agent.routeros.commands import Command
 from ispvm_agent.routeros.values import Row
-from ispvm_agent.routeros.wire import Decoder, Sentence, WireError, encode_sentence
+from ispvm_agent.routeros.wire import Decoder, Rows, Sentence, WireError, encode_sentence
 
 Trouble = Literal["auth", "refused", "timeout", "unreachable", "trap", "protocol"]
 Tls = Literal["ca", "pin", "anonymous", "off"]
@@ -49,15 +50,45 @@ class Target:
     server_name: str | None = None
 
 
-@dataclass(slots=True)
 class Reply:
     """What came back for one command. Times are of the event loop's clock; `done` is None while it has not finished."""
 
-    sent: float
-    rows: list[Row] = field(default_factory=list)
-    ret: str | None = None
-    trap: str | None = None
-    done: float | None = None
+    def __init__(
+        self, sent: float, rows: Iterable[Row] = (), ret: str | None = None, done: float | None = None
+    ) -> None:
+        """A command sent at `sent`; the rest is for tests."""
+        self.sent = sent
+        self.ret = ret
+        self.trap: str | None = None
+        self.done = done
+        self.count = 0  # of rows
+        self.octets = 0  # of rows on the wire
+        self._parts: list[Rows] = []
+        for row in rows:
+            self.add(Rows("", 1, 0, {key: (value,) for key, value in row.items()}))
+
+    def add(self, rows: Rows) -> None:
+        """More rows have come. One with none of the fields asked for says nothing."""
+        self.octets += rows.octets
+        if rows.columns:
+            self._parts.append(rows)
+            self.count += rows.size
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, each as a dictionary of what it told."""
+        return [
+            dict(zip(part.columns, row, strict=True))
+            for part in self._parts
+            for row in zip(*part.columns.values(), strict=True)
+        ]
+
+    def column(self, key: str) -> list[str | None]:
+        """One field of all rows, as long as `rows`; None where a row does not tell it. For tables that are large."""
+        found: list[str | None] = []
+        for part in self._parts:
+            found += part.columns.get(key) or repeat(None, part.size)
+        return found
 
     @property
     def midpoint(self) -> float:
@@ -99,8 +130,8 @@ class Session(asyncio.Protocol):
             self.close(RouterError("protocol", f"more than {MAX_REPLY_BYTES} bytes in one answer"))
             return
         try:
-            for sentence in self._decoder.feed(data):
-                self._dispatch(sentence)
+            for found in self._decoder.feed(data):
+                self._dispatch(found)
         except WireError as error:
             self.close(RouterError("protocol", str(error)))
 
@@ -119,32 +150,32 @@ class Session(asyncio.Protocol):
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    def _dispatch(self, sentence: Sentence) -> None:
+    def _dispatch(self, sentence: Sentence | Rows) -> None:
+        kind = "!re" if isinstance(sentence, Rows) else sentence.reply
         tag = sentence.tag
         if not tag and len(self._pending) == 1:
             # One command in flight: the answer can only be to it, but this router does not echo tags.
             (tag,) = self._pending
-            self.tagged = self.tagged and sentence.reply == "!fatal"
+            self.tagged = self.tagged and kind == "!fatal"
         reply = self._pending.get(tag)
-        if reply is not None and sentence.reply == "!re":
-            if len(reply.rows) >= MAX_ROWS:
-                self.close(RouterError("protocol", f"more than {MAX_ROWS} rows in one answer"))
-            elif sentence.attributes:  # a row with none of the fields asked for says nothing
-                reply.rows.append(sentence.attributes)
-        elif sentence.reply == "!fatal":
+        if kind == "!fatal" and isinstance(sentence, Sentence):
             text = " ".join(sentence.bare) or sentence.attributes.get("message", "no reason given")
             self.close(RouterError("refused", f"the router ended the session: {text}"))
         elif reply is None:
-            self.close(RouterError("protocol", f"{sentence.reply} for tag {tag!r}, which nobody is waiting for"))
-        elif sentence.reply == "!trap":
+            self.close(RouterError("protocol", f"{kind} for tag {tag!r}, which nobody is waiting for"))
+        elif isinstance(sentence, Rows):
+            reply.add(sentence)
+            if reply.count > MAX_ROWS:
+                self.close(RouterError("protocol", f"more than {MAX_ROWS} rows in one answer"))
+        elif kind == "!trap":
             reply.trap = reply.trap or sentence.attributes.get("message", "no message")
-        elif sentence.reply == "!done":
+        elif kind == "!done":
             reply.ret = sentence.attributes.get("ret")
             reply.done = self._loop.time()
             del self._pending[tag]
             if not self._pending and self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
-        elif sentence.reply != "!empty":
+        elif kind != "!empty":
             self.unknown_replies += 1
 
     async def _exchange(self, sentences: Sequence[tuple[str, ...]], seconds: float) -> list[Reply]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
+from typing import cast
 
 Row = dict[str, str]
 _DURATION = re.compile(
@@ -17,6 +19,7 @@ _SECONDS = {
     "w": 604800.0, "d": 86400.0, "h": 3600.0, "hh": 3600.0, "m": 60.0, "mm": 60.0,
     "s": 1.0, "ss": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9,
 }  # fmt: skip
+_LIMIT = 1 << 63
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _OFFSET = re.compile(r"([+-])(\d{1,2}):(\d\d)(?::(\d\d))?")
@@ -39,7 +42,23 @@ def integer(row: Row, key: str) -> int | None:
         found = int(row[key])
     except (KeyError, ValueError):
         return None
-    return found if -(1 << 63) <= found < 1 << 63 else None
+    return found if -_LIMIT <= found < _LIMIT else None
+
+
+def integers(column: Sequence[str | None]) -> list[int | None]:
+    """`integer` for one field of all rows."""
+    try:
+        found = [*map(int, cast("Sequence[str]", column))]
+        if not found or (min(found) >= -_LIMIT and max(found) < _LIMIT):
+            return cast("list[int | None]", found)
+    except (TypeError, ValueError):
+        pass
+    return [None if text is None else integer({"": text}, "") for text in column]
+
+
+def booleans(column: Sequence[str | None]) -> list[bool | None]:
+    """`boolean` for one field of all rows."""
+    return [_TRUTH.get(text or "") for text in column]
 
 
 def number(row: Row, key: str) -> float | None:

@@ -7,12 +7,19 @@ attributes (".tag=7") and, after "!fatal", a bare word of text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import add
 from typing import NamedTuple
 
 MAX_WORD_BYTES = 1 << 20
 MAX_SENTENCE_BYTES = 4 << 20
+MAX_SHAPES = 64  # learned on one connection: a router that keeps inventing new ones is read word by word
+MAX_SHAPE_BYTES = 2048
 _EQUALS = ord("=")
+_TAG = ".tag="
 
 
 class WireError(Exception):
@@ -20,12 +27,25 @@ class WireError(Exception):
 
 
 class Sentence(NamedTuple):
-    """One reply. `tag` is "" when the router sent none; `bare` holds words that are not attributes."""
+    """One reply that is no row. `tag` is "" when the router sent none; `bare` holds words that are not attributes."""
 
     reply: str
     tag: str
     attributes: dict[str, str]
     bare: list[str]
+
+
+class Rows(NamedTuple):
+    """`size` successive "!re" sentences with one tag and the same keys: for each key the values, row by row."""
+
+    tag: str
+    size: int
+    octets: int  # on the wire
+    columns: dict[str, Sequence[str]]
+
+
+# What the words of a row begin with, in their order: (".tag=", "=name=", "=type=").
+_Shape = tuple[str, ...]
 
 
 def encode_length(length: int) -> bytes:
@@ -67,8 +87,22 @@ def decode_text(latin: str) -> str:
     return latin
 
 
+@lru_cache(maxsize=1024)
+def _pattern(shape: _Shape) -> re.Pattern[str]:
+    """One row of this shape; for each word the character of its length and its value.
+
+    Neither "=" nor NUL is accepted in a value, so matching is linear. A value with one is read word by word.
+    """
+    words = (rf"([\x01-\x7f]){re.escape(prefix)}([^=\0]*)" for prefix in shape)
+    return re.compile("\x03!re" + "".join(words) + "\0")
+
+
 class Decoder:
-    """Turns whatever pieces the network delivers into sentences; work and memory stay linear in what was received."""
+    """Turns whatever pieces the network delivers into sentences; work and memory stay linear in what was received.
+
+    Rows of an answer have the same keys in the same order. So the shape of two successive rows becomes a pattern, by
+    which the rows after them are read at once; what does not fit it exactly is read word by word.
+    """
 
     def __init__(self) -> None:
         """At the beginning of a stream."""
@@ -78,11 +112,10 @@ class Decoder:
         self._reply = self._tag = ""
         self._attributes: dict[str, str] = {}
         self._bare: list[str] = []
-        # Rows of one answer have the same keys in the same order, so each key is expected where it stood in the row
-        # before: (the word up to its value, how long that is, the key).
-        self._expected: list[tuple[str, int, str]] = []
+        self._shapes: dict[_Shape, re.Pattern[str]] = {}
+        self._shape: _Shape = ()  # of the last row
 
-    def feed(self, data: bytes) -> list[Sentence]:
+    def feed(self, data: bytes) -> list[Sentence | Rows]:
         """All sentences that `data` completes, in order. Raises WireError; then the decoder is of no further use."""
         if self._tail:
             self._tail += data
@@ -94,11 +127,18 @@ class Decoder:
         text = data.decode("latin-1")
         as_sent = data.isascii()
         reply, tag, attributes, bare = self._reply, self._tag, self._attributes, self._bare
-        expected = self._expected
         at, begin, end = 0, -self._size, len(data)
-        found: list[Sentence] = []
+        found: list[Sentence | Rows] = []
+        by_shape = True  # until rows turn out to be none: then not again in this piece, so that work stays linear
         while at < end:
-            word, length, start = at, data[at], at + 1
+            if by_shape and not reply and (pattern := self._shapes.get(self._shape)) is not None:
+                rows, stop = _alike(pattern, self._shape, text, at, as_sent)
+                if rows is not None:
+                    found.append(rows)
+                    at = begin = stop
+                    continue
+                by_shape = stop == at
+            length, start = data[at], at + 1
             if length >= 0x80:
                 start = at + _prefix_width(length)
                 if start > end:
@@ -113,23 +153,21 @@ class Decoder:
                 break
             at = stop
             if not length:
-                if reply:
+                if reply == "!re":
+                    found.append(Rows(tag, 1, at - begin, {key: (value,) for key, value in attributes.items()}))
+                    self._learn(text.startswith(_TAG, begin + 5), tag, attributes)
+                elif reply:
                     found.append(Sentence(reply, tag, attributes, bare))
                 reply, tag, attributes, bare, begin = "", "", {}, [], at
             elif not reply:
                 reply = text[start:stop]
             elif data[start] == _EQUALS:
-                if as_sent and not attributes and (after := _familiar(expected, data, text, word, attributes)) > word:
-                    at = after
-                    continue
                 middle = text.find("=", start + 1, stop)
                 if middle < 0:  # "=key": an attribute without a value
                     middle = stop
-                key, value = text[start + 1 : middle], text[middle + 1 : stop]
-                del expected[len(attributes) :]
-                expected.append((f"={key}=", middle + 1 - start, key))
-                attributes[key] = value if as_sent else decode_text(value)
-            elif text.startswith(".tag=", start, stop):
+                value = text[middle + 1 : stop]
+                attributes[text[start + 1 : middle]] = value if as_sent else decode_text(value)
+            elif text.startswith(_TAG, start, stop):
                 tag = text[start + 5 : stop]
             else:
                 bare.append(decode_text(text[start:stop]))
@@ -141,20 +179,40 @@ class Decoder:
             self._tail += data[at:]
         return found
 
+    def _learn(self, tag_first: bool, tag: str, attributes: dict[str, str]) -> None:
+        """Remember the shape of a row that was read word by word; a guess will do, `_alike` takes nothing on trust."""
+        prefixes = [f"={key}=" for key in attributes]
+        if tag:
+            prefixes.insert(0 if tag_first else len(prefixes), _TAG)
+        before, self._shape = self._shape, tuple(prefixes)
+        new = self._shape == before and self._shape not in self._shapes and len(self._shapes) < MAX_SHAPES
+        if new and attributes and sum(map(len, prefixes)) <= MAX_SHAPE_BYTES:
+            self._shapes[self._shape] = _pattern(self._shape)
 
-def _familiar(expected: list[tuple[str, int, str]], data: bytes, text: str, at: int, attributes: dict[str, str]) -> int:
-    """Take the words at `at` as long as they are short and those expected; returns where the first other one begins."""
-    end = len(data)
-    for prefix, width, key in expected:
-        if at == end:
-            break
-        length, start = data[at], at + 1
-        stop = start + length
-        if not width <= length < 0x80 or stop > end or not text.startswith(prefix, start):
-            break
-        attributes[key] = text[start + width : stop]
-        at = stop
-    return at
+
+def _alike(pattern: re.Pattern[str], shape: _Shape, text: str, at: int, as_sent: bool) -> tuple[Rows | None, int]:
+    """The rows at `at` that have this shape, and where they end; None when there are none or not what they look like.
+
+    The pattern finds the words by what they begin with; that each is as long as its length says proves it right.
+    """
+    found: list[tuple[str, ...]] = []
+    tag = ""
+    columns: dict[str, Sequence[str]] = {}
+    begin = at
+    while (match := pattern.match(text, at)) is not None:
+        found.append(match.groups())
+        at = match.end()
+    lengths_and_values = list(zip(*found, strict=True))
+    for prefix, lengths, values in zip(shape, lengths_and_values[::2], lengths_and_values[1::2], strict=False):
+        if [*map(ord, lengths)] != [*map(add, map(len, values), repeat(len(prefix)))]:
+            return None, at
+        if prefix != _TAG:
+            columns[prefix[1:-1]] = values if as_sent else [*map(decode_text, values)]
+        elif values.count(values[0]) == len(values):
+            tag = values[0]
+        else:
+            return None, at
+    return (Rows(tag, len(found), at - begin, columns) if found else None), at
 
 
 def _prefix_width(first: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,6 +25,15 @@ class State(StrEnum):
     AGENT_OFFLINE = "agent-offline"
     STALE = "stale"
     NEVER = "never-seen"
+
+
+# What needs somebody comes first.
+URGENCY = [State.DOWN, State.DEGRADED, State.AGENT_OFFLINE, State.STALE, State.NEVER, State.UP]
+
+
+def worst(states: Iterable[State]) -> State | None:
+    """The most urgent of some states; None of none."""
+    return min(states, key=URGENCY.index, default=None)
 
 
 LABELS = {

@@ -21,12 +21,17 @@ from ispvm_contract.registry import registry
 from msgspec import Struct
 from psycopg.types.json import Jsonb
 
-from ispvm.store.columns import array_columns, columns, landing_types, pack_positions, table
+from ispvm.store.columns import LATE, array_columns, columns, landing_types, pack_positions, table
 from ispvm.store.pool import Connection
 
 QUALITY = {"good": 0, "estimated": 1, "stale": 2}
-# The open hour is rolled up this often; a closed hour at once.
-OPEN_HOUR_REFRESH = timedelta(minutes=5)
+# Hours are packed six at a time, when the last is over and its polls are here, not all routers at once; until then
+# whoever reads takes their samples from the landing rows. What comes later than that is packed at once.
+PACKED_HOURS = 6
+CLOSING = timedelta(minutes=2)
+SPREAD_SECONDS = 1200
+# A poll that takes longer to arrive than this was kept back by an outage.
+LATE_AFTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +266,8 @@ def _poll_row(
     if poll.interval_s is not None and not 0 <= poll.interval_s < 1e9:
         raise ValueError(f"interval_s: {poll.interval_s} is not a time in seconds")
     device = known.devices[poll.device][0]
-    row: dict[str, Any] = {"device_id": device, "ts": ts, "quality": QUALITY[poll.quality], "source": poll.source}
+    quality = QUALITY[poll.quality] + (LATE if now - ts > LATE_AFTER else 0)
+    row: dict[str, Any] = {"device_id": device, "ts": ts, "quality": quality, "source": poll.source}
     row["interval_s"], length = poll.interval_s, 1
     if array_columns(poll.entity_type):
         row["set_id"], length = _set_of(poll, batch, known, device)
@@ -349,35 +355,36 @@ async def _store_polls(
 async def _point_to_latest(
     cursor: Any, sender: Sender, rows: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]]
 ) -> None:
-    newest: dict[tuple[int, str, int, tuple[str, ...]], dict[str, Any]] = {}
+    newest: dict[tuple[int, str, int, tuple[str, ...]], list[tuple[datetime, float | None]]] = defaultdict(list)
     for (kind, names), group in rows.items():
         for row in group:
-            key = (row["device_id"], kind, row.get("set_id", 0), names)
-            if key not in newest or newest[key]["ts"] < row["ts"]:
-                newest[key] = row
+            newest[row["device_id"], kind, row.get("set_id", 0), names].append((row["ts"], row["interval_s"]))
+    pointers = []
+    for (device, kind, number, names), polls in sorted(newest.items(), key=lambda item: item[0]):
+        polls.sort(key=lambda poll: poll[0])
+        period = (polls[-1][0] - polls[-2][0]).total_seconds() if len(polls) > 1 else None
+        pointers.append((sender.tenant, device, kind, number, list(names), *polls[-1], period or None))
     await cursor.executemany(
-        "insert into latest_poll as l (tenant_id, device_id, type, set_id, columns, ts, interval_s)"
-        " values (%s, %s, %s, %s, %s, %s, %s) on conflict (device_id, type, set_id, columns) do update"
-        " set ts = excluded.ts, interval_s = excluded.interval_s, period_s = extract(epoch from excluded.ts - l.ts)"
-        " where l.ts < excluded.ts",
-        [
-            (sender.tenant, device, kind, number, list(names), row["ts"], row["interval_s"])
-            for (device, kind, number, names), row in sorted(newest.items(), key=lambda item: item[0])
-        ],
+        "insert into latest_poll as l (tenant_id, device_id, type, set_id, columns, ts, interval_s, period_s)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict (device_id, type, set_id, columns) do update"
+        " set ts = excluded.ts, interval_s = excluded.interval_s,"
+        " period_s = coalesce(excluded.period_s, extract(epoch from excluded.ts - l.ts)) where l.ts < excluded.ts",
+        pointers,
     )
 
 
+def _due(device: int, hour: datetime, now: datetime) -> datetime:
+    end = hour.replace(hour=hour.hour // PACKED_HOURS * PACKED_HOURS) + timedelta(hours=PACKED_HOURS)
+    return max(now, end + CLOSING + timedelta(seconds=device * 7919 % SPREAD_SECONDS))
+
+
 async def _mark_dirty(cursor: Any, sender: Sender, touched: Iterable[tuple[str, int, datetime]], now: datetime) -> None:
-    open_hour = now.replace(minute=0, second=0, microsecond=0)
     hours = {(device, kind, ts.replace(minute=0, second=0, microsecond=0)) for kind, device, ts in touched}
     # DO UPDATE, not DO NOTHING: it locks the mark, so the worker cannot take it before this data is visible to it.
     await cursor.executemany(
         "insert into rollup_dirty as d (tenant_id, device_id, type, hour, due) values (%s, %s, %s, %s, %s)"
         " on conflict (device_id, type, hour) do update set due = least(d.due, excluded.due)",
-        [
-            (sender.tenant, device, kind, hour, now + OPEN_HOUR_REFRESH if hour >= open_hour else now)
-            for device, kind, hour in sorted(hours)
-        ],
+        [(sender.tenant, device, kind, hour, _due(device, hour, now)) for device, kind, hour in sorted(hours)],
     )
 
 

@@ -1,4 +1,4 @@
-"""A small cache of encoded answers: short lives, bounded size, one computation at a time per key."""
+"""Caches with one computation at a time per key: objects in memory, and encoded answers in memory or in valkey."""
 
 from __future__ import annotations
 
@@ -7,54 +7,131 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
 
 T = TypeVar("T")
 
+# How long answers live, in seconds. What is wrong now must be seen soon; the worst of the last minutes changes slowly.
+SUMMARY_SECONDS, TOP_SECONDS, SERIES_SECONDS = 10.0, 30.0, 5.0
+# Reports: of the running month, and of one that is over (late data may still change it).
+OPEN_MONTH_SECONDS, CLOSED_MONTH_SECONDS = 60.0, 600.0
+
+
+class _Flight(Generic[T]):
+    """Whoever asks while a value is being made waits for that one."""
+
+    def __init__(self) -> None:
+        """Nothing is being made."""
+        self._making: dict[Hashable, asyncio.Task[T]] = {}
+
+    async def once(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
+        """What `make` returns. An error is given to all who wait."""
+        task = self._making.get(key)
+        if task is None:
+            task = self._making[key] = asyncio.ensure_future(make())
+            task.add_done_callback(lambda _: self._making.pop(key, None))
+        # One impatient caller must not cancel the value for the others.
+        return await asyncio.shield(task)
+
 
 class Cache(Generic[T]):
-    """Values by key for `seconds`; whoever asks while a value is being made waits for that one."""
+    """Objects by key for `seconds`, in memory."""
 
     def __init__(self, seconds: float, size: int = 1000) -> None:
         """`seconds` is how long a value lives, `size` how many are kept."""
         self._seconds, self._size = seconds, size
         self._values: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
-        self._making: dict[Hashable, asyncio.Task[T]] = {}
+        self._flight: _Flight[T] = _Flight()
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
-        """The cached value, or what `make` returns. An error is given to all who wait and is not kept."""
+        """The cached value, or what `make` returns; an error is not kept."""
         found = self._values.get(key)
         if found is not None and found[0] > time.monotonic():
             return found[1]
-        task = self._making.get(key)
-        if task is None:
-            task = self._making[key] = asyncio.ensure_future(self._make(key, make))
-        # One impatient caller must not cancel the value for the others.
-        return await asyncio.shield(task)
 
-    async def _make(self, key: Hashable, make: Callable[[], Awaitable[T]]) -> T:
-        try:
+        async def kept() -> T:
             value = await make()
             self._values[key] = (time.monotonic() + self._seconds, value)
             self._values.move_to_end(key)
             while len(self._values) > self._size:
                 self._values.popitem(last=False)
             return value
-        finally:
-            del self._making[key]
+
+        return await self._flight.once(key, kept)
 
     def forget(self, key: Hashable) -> None:
         """Drop one value."""
         self._values.pop(key, None)
 
 
-def json_response(request: Request, body: bytes) -> Response:
-    """Encoded JSON with an ETag, or 304 when the caller has it already."""
+class Keeper(Protocol):
+    """Where encoded answers are kept."""
+
+    async def read(self, key: str) -> bytes | None:
+        """The value, if it is there and alive."""
+
+    async def write(self, key: str, value: bytes, seconds: float) -> None:
+        """Keep a value for so long."""
+
+
+class Memory:
+    """Keeps answers in this process, the least recently written dropped first."""
+
+    def __init__(self, size_bytes: int = 32 << 20) -> None:
+        """`size_bytes` bounds the sum of all values."""
+        self._limit, self._size = size_bytes, 0
+        self._values: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+
+    async def read(self, key: str) -> bytes | None:
+        """The value, if it is there and alive."""
+        found = self._values.get(key)
+        return found[1] if found is not None and found[0] > time.monotonic() else None
+
+    async def write(self, key: str, value: bytes, seconds: float) -> None:
+        """Keep a value for so long."""
+        if (old := self._values.pop(key, None)) is not None:
+            self._size -= len(old[1])
+        self._values[key] = (time.monotonic() + seconds, value)
+        self._size += len(value)
+        while self._size > self._limit:
+            self._size -= len(self._values.popitem(last=False)[1][1])
+
+
+class Answers:
+    """Encoded answers, each made once however many ask for it."""
+
+    def __init__(self, keeper: Keeper | None) -> None:
+        """Without a keeper nothing outlives its making."""
+        self._keeper = keeper
+        self._flight: _Flight[bytes] = _Flight()
+
+    async def get(self, key: tuple[object, ...], seconds: float, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The kept answer, or what `make` returns, which is then kept for `seconds`. A key begins with its tenant."""
+        name = "\x1f".join(map(str, key))
+
+        async def read_or_make() -> bytes:
+            if self._keeper is None:
+                return await make()
+            value = await self._keeper.read(name)
+            if value is None:
+                value = await make()
+                await self._keeper.write(name, value, seconds)
+            return value
+
+        return await self._flight.once(name, read_or_make)
+
+
+def encoded_response(
+    request: Request, body: bytes, media_type: str = "application/json", filename: str | None = None
+) -> Response:
+    """An encoded answer with an ETag, or 304 when the caller has it already; `filename` makes it a download."""
     etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(body, headers=headers, media_type="application/json")
+    if filename:
+        headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return Response(body, headers=headers, media_type=media_type)

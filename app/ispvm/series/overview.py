@@ -1,20 +1,21 @@
-"""Everything the first pages show of one tenant, read in one transaction: sites, routers with their state, ports with
-their load, links, agents.
+"""Everything the first pages show of one tenant, read in one transaction: sites, routers with their state, the ports
+that matter with their load, links, agents.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from psycopg.rows import class_row, dict_row
 
 from ispvm.health.state import Evidence, Health, State, agent_offline, health
-from ispvm.store.latest import last_polls, latest_device, latest_entities
+from ispvm.store.latest import last_polls, latest_device, latest_entities, latest_some
 from ispvm.store.pool import Connection
 
+BUSIEST = 10
 # What one tenant is shown at most.
 LIMITS = {"sites": 2_000, "devices": 5_000, "ports": 200_000, "links": 10_000, "agents": 1_000}
 
@@ -105,9 +106,42 @@ class Link:
     medium: str
 
 
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """A port whose error or drop counters rose: per second over `seconds`, both directions together."""
+
+    device_id: int
+    key: str
+    name: str
+    errors_per_s: float
+    drops_per_s: float
+    seconds: float
+
+
+LoadClass = Literal["load-none", "load-low", "load-mid", "load-high", "load-full", "load-down"]
+
+
+def load_class(load_pct: float | None) -> LoadClass:
+    """The colour class of a utilisation: calm below 50 %, full from 90 %."""
+    if load_pct is None:
+        return "load-none"
+    return (
+        "load-low" if load_pct < 50 else "load-mid" if load_pct < 75 else "load-high" if load_pct < 90 else "load-full"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSeen:
+    """A link as a map draws it: what it carried before it went down says nothing now."""
+
+    down: bool
+    load_pct: float | None
+    load_class: LoadClass
+
+
 @dataclass(slots=True)
 class Overview:
-    """One tenant at one moment; dicts are keyed by id."""
+    """One tenant at one moment; dicts are keyed by id. `ports` are those that links and top lists need."""
 
     now: datetime
     sites: dict[int, Site]
@@ -115,6 +149,7 @@ class Overview:
     devices: dict[int, Device]
     ports: dict[int, Port]
     links: list[Link]
+    faulty: list[Faulty] = field(default_factory=list)
 
     def counts(self) -> dict[State, int]:
         """Routers by state; every state is there."""
@@ -127,6 +162,28 @@ class Overview:
         """Ports by utilisation, busiest first."""
         known = [(pct, port) for port in self.ports.values() if (pct := port.utilization_pct) is not None]
         return sorted(known, key=lambda item: -item[0])[:limit]
+
+    def congested(self, limit: int = 10) -> list[tuple[float, Link]]:
+        """Links by utilisation, busiest first; a link without carrier has none."""
+        known = [(load, link) for link in self.links if (load := self.link_seen(link).load_pct) is not None]
+        return sorted(known, key=lambda item: -item[0])[:limit]
+
+    def devices_of(self, site: Site) -> list[Device]:
+        """Routers of a site in the order of their names."""
+        return [device for device in self.devices.values() if device.site_id == site.id]
+
+    def counts_of(self, site: Site) -> dict[State, int]:
+        """Routers of a site by state; every state is there."""
+        counts = dict.fromkeys(State, 0)
+        for device in self.devices_of(site):
+            counts[device.health.state] += 1
+        return counts
+
+    def link_seen(self, link: Link) -> LinkSeen:
+        """What a map draws of a link."""
+        down = self.link_down(link)
+        load = None if down else self.link_load(link)
+        return LinkSeen(down, load, "load-down" if down else load_class(load))
 
     def link_load(self, link: Link) -> float | None:
         """Utilisation of a link in percent of its own capacity: the busier direction, as either end saw it."""
@@ -202,6 +259,89 @@ async def read_ports(connection: Connection, devices: list[int], now: datetime) 
     return ports
 
 
+# Columns of a port that the first pages show.
+_SHOWN = ["oper_up", "admin_up", "rx_bps", "tx_bps"]
+# The newest poll of every interface set that carries a column, unless it is too old to be current.
+_NEWEST = """select distinct on (l.device_id, l.set_id) l.device_id, l.set_id, l.ts
+    from latest_poll l where l.device_id = any(%(devices)s) and l.type = 'interface' and %(column)s = any(l.columns)
+      and l.ts > now() - make_interval(secs => 3 * greatest(coalesce(l.period_s, 300), 30))
+      and l.ts > now() - interval '2 hours'
+    order by l.device_id, l.set_id, l.ts desc"""
+_BUSIEST = f"""
+with newest as materialized ({_NEWEST})
+select e.id from newest n
+join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
+  and p.ts > now() - interval '2 hours'
+join entity_set s on s.id = n.set_id
+cross join lateral unnest(s.entities, p.rx_bps, p.tx_bps) as u(entity, rx, tx)
+join entity e on e.id = u.entity
+where e.capacity_bps is not null and greatest(u.rx, u.tx) is not null
+order by greatest(u.rx, u.tx) / e.capacity_bps desc limit %(limit)s
+"""  # noqa: S608  # a constant
+
+
+async def read_some_ports(connection: Connection, devices: list[int], now: datetime, busiest: int) -> dict[int, Port]:
+    """The ports the first pages need: ends of links, uplinks, and the `busiest`; with the columns they show."""
+    rows = await connection.execute(_BUSIEST.encode(), {"devices": devices, "column": "rx_bps", "limit": busiest})
+    wanted = [row[0] async for row in rows]
+    cursor = await connection.cursor(row_factory=class_row(Port)).execute(
+        "select id, device_id, key, name, capacity_bps, tags, attributes from entity where id in ("
+        " select unnest(%(busiest)s::int[]) union all"
+        " select unnest(array[a_entity, b_entity]) from link where tenant_id = current_tenant() union all"
+        " select id from entity where device_id = any(%(devices)s) and type = 'interface' and tags @> '{uplink:true}')"
+        " order by device_id, id limit %(limit)s",
+        {"busiest": wanted, "devices": devices, "limit": 2 * LIMITS["links"]},
+    )
+    ports = {port.id: port async for port in cursor}
+    owners = list({port.device_id for port in ports.values()})
+    latest = await latest_some(connection, "interface", owners, list(ports), _SHOWN, now)
+    for port in ports.values():
+        port.values = latest.get(port.id, {})
+    return ports
+
+
+# Counters now against counters some minutes ago; a set in which nothing rose is done with after one comparison.
+_FAULTY = f"""
+with newest as materialized ({_NEWEST}),
+pair as materialized (
+    select n.device_id, s.entities, extract(epoch from p.ts - q.ts)::float8 as seconds,
+           p.rx_errors_total as a1, p.tx_errors_total as a2, p.rx_discards_total as a3, p.tx_discards_total as a4,
+           q.rx_errors_total as b1, q.tx_errors_total as b2, q.rx_discards_total as b3, q.tx_discards_total as b4
+    from newest n
+    join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
+      and p.ts > now() - interval '2 hours'
+    join entity_set s on s.id = n.set_id
+    cross join lateral (
+        select * from poll_interface q where q.device_id = n.device_id and q.set_id = n.set_id
+          and q.ts >= n.ts - make_interval(mins => %(minutes)s) and q.ts < n.ts and q.ts > now() - interval '3 hours'
+          and q.rx_errors_total is not null order by q.ts limit 1) q
+    where (p.rx_errors_total, p.tx_errors_total, p.rx_discards_total, p.tx_discards_total)
+          is distinct from (q.rx_errors_total, q.tx_errors_total, q.rx_discards_total, q.tx_discards_total)
+), rise as (
+    select device_id, entity, seconds, coalesce(n1 - o1, 0) + coalesce(n2 - o2, 0) as errors,
+           coalesce(n3 - o3, 0) + coalesce(n4 - o4, 0) as drops
+    from pair cross join lateral unnest(entities, a1, a2, a3, a4, b1, b2, b3, b4)
+      as u(entity, n1, n2, n3, n4, o1, o2, o3, o4)
+    -- a counter that went backwards says nothing of what happened
+    where coalesce(n1 >= o1, true) and coalesce(n2 >= o2, true) and coalesce(n3 >= o3, true)
+      and coalesce(n4 >= o4, true)
+)
+select r.device_id, e.key, e.name, r.errors / r.seconds as errors_per_s, r.drops / r.seconds as drops_per_s, r.seconds
+from rise r join entity e on e.id = r.entity where r.errors > 0 or r.drops > 0
+order by (r.errors + r.drops) / r.seconds desc, e.id limit %(limit)s
+"""  # noqa: S608  # a constant
+FAULTY_MINUTES = 10
+
+
+async def read_faulty(connection: Connection, devices: list[int], limit: int = 10) -> list[Faulty]:
+    """Ports with the most errors and drops per second over the last minutes, worst first."""
+    cursor = await connection.cursor(row_factory=class_row(Faulty)).execute(
+        _FAULTY.encode(),
+        {"devices": devices, "column": "rx_errors_total", "minutes": FAULTY_MINUTES, "limit": limit},
+    )
+    return await cursor.fetchall()
+
+
 async def read_sites(connection: Connection) -> dict[int, Site]:
     """All sites of the transaction's tenant."""
     cursor = await connection.cursor(row_factory=class_row(Site)).execute(
@@ -222,6 +362,13 @@ async def overview(connection: Connection) -> Overview:
         LIMITS,
     )
     links = [link async for link in cursor]
+    ids = list(devices)
     return Overview(
-        now, await read_sites(connection), agents, devices, await read_ports(connection, list(devices), now), links
+        now,
+        await read_sites(connection),
+        agents,
+        devices,
+        await read_some_ports(connection, ids, now, BUSIEST),
+        links,
+        await read_faulty(connection, ids),
     )

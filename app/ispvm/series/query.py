@@ -1,15 +1,18 @@
 """One metric of one entity over a range, in at most 600 buckets.
 
-Ranges up to 24 h come from landing rows, longer ones only from rollups. A bucket without a value is a gap, and null.
-p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles; between 24 h
-and about 25 days the samples are minute means.
+While samples are kept, every bucket is made of them: packed days, and landing rows of the hours not packed yet. Older
+ranges, and those of more than 200 days, come from the daily rollup and its hours. A bucket without a value is a gap,
+and null. p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles;
+`p95_from` says what it was read from.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -17,11 +20,12 @@ from ispvm_contract.registry import Metric, registry
 from pydantic import BaseModel, Field
 
 from ispvm.refusal import RefusedError
-from ispvm.store.columns import DERIVED, array_columns, columns, landing_types, table
+from ispvm.store.columns import DERIVED, columns, landing_types
+from ispvm.store.packing import DAY_SECONDS, sketch_p95, spans
 from ispvm.store.pool import Connection
+from ispvm.store.samples import EPOCH, Subject, read_samples
 
 MAX_POINTS = 600
-RAW_LIMIT = timedelta(hours=24)
 MAX_RANGE = timedelta(days=1830)
 STATEMENT_MS = 5_000
 _STEPS = (
@@ -45,7 +49,10 @@ _STEPS = (
     2592000,
     7776000,
 )
-Resolution = Literal["raw", "1m", "1h"]
+# Longer ranges are read from the daily rollup.
+SAMPLES_LIMIT = timedelta(days=200)
+Resolution = Literal["raw", "1m", "1h", "1d"]
+P95Source = Literal["samples", "minute means", "sketch"]
 
 
 class Series(BaseModel):
@@ -64,7 +71,9 @@ class Series(BaseModel):
     min: list[float | None]
     max: list[float | None]
     p95: list[float | None]
+    p95_from: P95Source = Field(description="sketch: within 0.5 %; samples and minute means: within 0.03 %")
     resets: list[int] = Field(description="places of buckets in which a counter went backwards")
+    late: list[int] = Field(description="places of buckets with samples that an agent sent long after it took them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,68 +113,132 @@ async def find_entity(connection: Connection, device: UUID, entity_type: str, ke
 
 def choose_step(seconds: float, max_points: int, interval_s: float | None, resolution: Resolution) -> int:
     """Bucket width: wide enough for `max_points`, not narrower than the data, snapped to a round number."""
-    least = {
-        "raw": 1.5 * (interval_s or 20),
-        "1m": max(60, 1.5 * (interval_s or 0) if (interval_s or 0) > 60 else 60),
-        "1h": 3600,
-    }
+    least = 1.5 * (interval_s or 20) if resolution == "raw" else {"1m": 60, "1h": 3600, "1d": DAY_SECONDS}[resolution]
     # One bucket is lost to alignment.
-    wanted = max(seconds / max(1, max_points - 1), least[resolution])
-    return next((step for step in _STEPS if step >= wanted), math.ceil(wanted / 86400) * 86400)
+    wanted = max(seconds / max(1, max_points - 1), least)
+    return next((step for step in _STEPS if step >= wanted), math.ceil(wanted / DAY_SECONDS) * DAY_SECONDS)
 
 
-def choose_resolution(start: datetime, end: datetime, max_points: int) -> Resolution:
-    """Which table answers a range."""
-    if end - start <= RAW_LIMIT:
-        return "raw"
-    return "1m" if (end - start).total_seconds() / max_points < 3600 else "1h"
-
-
-async def read_series(
-    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
-) -> Series:
-    """Read and bucket one series."""
-    resolution = choose_resolution(start, end, max_points)
-    interval = await _interval(connection, entity, metric)
-    step = choose_step((end - start).total_seconds(), max_points, interval, resolution)
+def _empty(entity: Entity, metric: Metric, step: int, start: datetime, end: datetime, max_points: int) -> Series:
+    """A series of gaps over the range."""
     first = math.floor(start.timestamp() / step)
-    last = math.ceil(end.timestamp() / step)
-    count = min(last - first, max_points)
-    parameters = {
-        "device": entity.device_id,
-        "entity": entity.id,
-        "type": entity.type,
-        "metric": metric.name,
-        "capacity": entity.capacity_bps,
-        "start": start,
-        "hour": start.replace(minute=0, second=0, microsecond=0),
-        "end": end,
-        "step": step,
-        "limit": MAX_POINTS + 1,
-    }
-    query = {"raw": _raw(metric, entity), "1m": _MINUTES, "1h": _HOURS}[resolution]
-    series = Series(
+    count = min(math.ceil(end.timestamp() / step) - first, max_points)
+    return Series(
         device=entity.device,
         entity_type=entity.type,
         key=entity.key,
         metric=metric.name,
         label=metric.label,
         unit=metric.unit,
-        resolution=resolution,
+        resolution="raw",
         step_s=step,
         t=[(first + place) * step for place in range(count)],
         avg=[None] * count,
         min=[None] * count,
         max=[None] * count,
         p95=[None] * count,
+        p95_from="samples",
         resets=[],
+        late=[],
     )
-    async for bucket, mean, low, high, p95, reset in await connection.execute(query.encode(), parameters):
-        place = bucket - first
-        if 0 <= place < count:
-            series.avg[place], series.min[place], series.max[place], series.p95[place] = mean, low, high, p95
-            if reset:
-                series.resets.append(place)
+
+
+def _places(series: Series, seconds: Iterable[int]) -> list[int]:
+    """The places of the buckets that these moments are in."""
+    first, count = series.t[0] // series.step_s, len(series.t)
+    found = {second // series.step_s - first for second in seconds}
+    return sorted(place for place in found if 0 <= place < count)
+
+
+async def read_series(
+    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
+) -> Series:
+    """Read and bucket one series."""
+    if metric.name in DERIVED and entity.capacity_bps is None:
+        raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
+    seconds = (end - start).total_seconds()
+    step = choose_step(seconds, max_points, await _interval(connection, entity, metric), "raw")
+    if end - start > SAMPLES_LIMIT:
+        return await _from_days(connection, entity, metric, start, end, max_points)
+    series = _empty(entity, metric, step, start, end, max_points)
+    subject = Subject(entity.id, entity.device_id, entity.type, entity.capacity_bps)
+    track = await read_samples(connection, subject, metric.name, start, end)
+    oldest = EPOCH + timedelta(days=int(track.seconds[0]) // DAY_SECONDS) if len(track.seconds) else end.date()
+    if oldest > start.date() and await _only_rolled_up(connection, entity, metric, start, oldest):
+        if seconds / 3600 <= max_points - 1:
+            return await _from_hours(connection, entity, metric, start, end, max_points)
+        return await _from_days(connection, entity, metric, start, end, max_points)
+    if track.minutes:
+        series.resolution, series.p95_from = "1m", "minute means"
+    if len(track.seconds):
+        span = track.seconds // step - series.t[0] // step
+        mean, low, high = (spans(span, values) for values in (track.values, track.low, track.high))
+        for place, avg, least, most, p95 in zip(
+            mean.span.tolist(), mean.mean.tolist(), low.low.tolist(), high.high.tolist(), mean.p95.tolist(), strict=True
+        ):
+            if place < len(series.t):
+                series.avg[place], series.min[place], series.max[place], series.p95[place] = avg, least, most, p95
+    series.resets = _places(series, track.resets)
+    stretches = zip(track.late[::2], track.late[1::2], strict=True)
+    series.late = _places(series, (s for first, last in stretches for s in [*range(first, last, step), last]))
+    return series
+
+
+async def _only_rolled_up(
+    connection: Connection, entity: Entity, metric: Metric, start: datetime, before: date
+) -> bool:
+    """Whether the rollup knows days of the range that samples are no longer kept of."""
+    rows = await connection.execute(
+        "select exists (select from rollup_1d where entity_id = %s"
+        " and metric_id = (select id from metric where name = %s) and day >= %s and day < %s)",
+        [entity.id, metric.name, start.date(), before],
+    )
+    row = await rows.fetchone()
+    return bool(row and row[0])
+
+
+async def _from_hours(
+    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
+) -> Series:
+    """One bucket an hour."""
+    series = _empty(entity, metric, 3600, start, end, max_points)
+    series.resolution = "1h"
+    rows = await connection.execute(
+        "select extract(epoch from hour)::bigint, mean, min, max, p95 from rollup_1h where entity_id = %s"
+        " and metric_id = (select id from metric where name = %s) and day >= %s and day <= %s",
+        [entity.id, metric.name, start.date(), end.date()],
+    )
+    async for second, avg, least, most, p95 in rows:
+        for place in _places(series, [second]):
+            series.avg[place], series.min[place], series.max[place], series.p95[place] = avg, least, most, p95
+    return series
+
+
+async def _from_days(
+    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
+) -> Series:
+    """Buckets of one day or several."""
+    step = choose_step((end - start).total_seconds(), max_points, None, "1d")
+    series = _empty(entity, metric, step, start, end, max_points)
+    series.resolution = "1d"
+    rows = await connection.execute(
+        "select day - '1970-01-01'::date, n, resets, sum, min, max, p95, sketch from rollup_1d where entity_id = %s"
+        " and metric_id = (select id from metric where name = %s) and day >= %s and day <= %s order by day",
+        [entity.id, metric.name, start.date(), end.date()],
+        binary=True,
+    )
+    buckets: dict[int, list[tuple[int, int, float, float, float, float, bytes]]] = defaultdict(list)
+    async for day, *row in rows:
+        for place in _places(series, [day * DAY_SECONDS]):
+            buckets[place].append((row[0], row[1], row[2], row[3], row[4], row[5], row[6]))
+    for place, days in buckets.items():
+        series.avg[place] = sum(day[2] for day in days) / sum(day[0] for day in days)
+        series.min[place], series.max[place] = min(day[3] for day in days), max(day[4] for day in days)
+        series.p95[place] = days[0][5] if len(days) == 1 else sketch_p95([day[6] for day in days])
+        if any(day[1] for day in days):
+            series.resets.append(place)
+    if step > DAY_SECONDS:
+        series.p95_from = "sketch"
     return series
 
 
@@ -180,62 +253,3 @@ async def _interval(connection: Connection, entity: Entity, metric: Metric) -> f
     )
     row = await rows.fetchone()
     return row[0] if row else None
-
-
-def _raw(metric: Metric, entity: Entity) -> str:
-    """From landing rows: one array element per poll, or the device's own column."""
-    if metric.name in DERIVED:
-        if entity.capacity_bps is None:
-            raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
-        value = "greatest(p.rx_bps[s.at], p.tx_bps[s.at]) * 100.0 / %(capacity)s"
-    else:
-        column = columns(metric.entity_type)[metric.name]
-        value = f"p.{column.name}[s.at]" if array_columns(metric.entity_type) else f"p.{column.name}"
-        value = f"{value}::int" if column.kind == "boolean" else value
-    source = (
-        f"{table(metric.entity_type)} p join (select id, array_position(entities, %(entity)s) as at from entity_set"  # noqa: S608
-        " where device_id = %(device)s and type = %(type)s and %(entity)s = any(entities)) s on s.id = p.set_id"
-        if array_columns(metric.entity_type)
-        else f"{table(metric.entity_type)} p"
-    )
-    reset = "s.at - 1 = any(p.reset)" if array_columns(metric.entity_type) else "cardinality(p.reset) > 0"
-    return (
-        "select floor(extract(epoch from ts) / %(step)s)::bigint as bucket, avg(v), min(v), max(v),"  # noqa: S608
-        " percentile_disc(0.95) within group (order by v), coalesce(bool_or(reset), false)"
-        f" from (select p.ts, ({value})::float8 as v, {reset} as reset from {source}"
-        " where p.device_id = %(device)s and p.ts >= %(start)s and p.ts < %(end)s) x"
-        " group by 1 order by 1 limit %(limit)s"
-    )
-
-
-_MINUTES = """
-with found as (
-    select r.hour + make_interval(mins => m.minute) as ts, m.mean, coalesce(m.low, m.mean) as low,
-           coalesce(m.high, m.mean) as high
-    from rollup_1m r, unnest(r.minutes, r.mean, r.low, r.high) as m(minute, mean, low, high)
-    where r.entity_id = %(entity)s and r.metric_id = (select id from metric where name = %(metric)s)
-      and r.hour >= %(hour)s and r.hour < %(end)s and m.mean is not null
-), resets as (
-    select distinct floor(extract(epoch from r.hour) / %(step)s)::bigint as bucket from rollup_1h r
-    where r.entity_id = %(entity)s and r.metric_id = (select id from metric where name = %(metric)s)
-      and r.hour >= %(hour)s and r.hour < %(end)s and r.resets > 0
-)
-select f.bucket, f.mean, f.low, f.high, f.p95, resets.bucket is not null
-from (select floor(extract(epoch from ts) / %(step)s)::bigint as bucket, avg(mean) as mean, min(low) as low,
-             max(high) as high, percentile_disc(0.95) within group (order by mean) as p95
-      from found where ts >= %(start)s and ts < %(end)s group by 1) f
-left join resets using (bucket) order by 1 limit %(limit)s
-"""
-
-_HOURS = """
-with found as (
-    select floor(extract(epoch from hour) / %(step)s)::bigint as bucket, n, sum, min, max, resets, samples
-    from rollup_1h
-    where entity_id = %(entity)s and metric_id = (select id from metric where name = %(metric)s)
-      and hour >= %(hour)s and hour < %(end)s
-), ranked as (
-    select bucket, percentile_disc(0.95) within group (order by v) as p95 from found, unnest(samples) as v group by 1
-)
-select bucket, sum(f.sum) / sum(f.n), min(f.min), max(f.max), min(r.p95), sum(f.resets) > 0
-from found f join ranked r using (bucket) group by bucket order by bucket limit %(limit)s
-"""

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from ispvm.health.state import State
+from ispvm.health.state import State, worst
 from ispvm.refusal import RESPONSES, RefusedError
-from ispvm.series.cache import json_response
-from ispvm.series.overview import Agent, Device, Overview, Port, overview, read_devices, read_ports, read_sites
-from ispvm.series.query import MAX_POINTS, MAX_RANGE, STATEMENT_MS, Series, find_entity, metric_of, read_series
+from ispvm.series.budget import Budgets
+from ispvm.series.cache import SERIES_SECONDS, SUMMARY_SECONDS, TOP_SECONDS, Answers, encoded_response
+from ispvm.series.overview import (
+    Agent,
+    Device,
+    LoadClass,
+    Overview,
+    Port,
+    Site,
+    overview,
+    read_devices,
+    read_ports,
+    read_sites,
+)
+from ispvm.series.query import MAX_POINTS, STATEMENT_MS, Series, find_entity, metric_of, read_series
+from ispvm.store.history import Day, incidents_a_day, top
 from ispvm.store.latest import latest_entities
 from ispvm.store.pool import Connection, transaction
 from ispvm.web.auth import SignedIn, User
@@ -96,6 +110,26 @@ class BusyPort(BaseModel):
     capacity_bps: int
 
 
+class BusyLink(BaseModel):
+    """One of the most congested links: the busier direction, as either end sees it."""
+
+    name: str
+    medium: str
+    utilization_pct: float
+    capacity_bps: int
+
+
+class FaultyPort(BaseModel):
+    """A port whose error or drop counters rise: per second, both directions together, over the last minutes."""
+
+    device: UUID
+    device_name: str
+    key: str
+    errors_per_s: float
+    drops_per_s: float
+    over_s: float = Field(description="seconds between the two readings of the counters")
+
+
 class AgentOut(BaseModel):
     """An agent and whether it reports."""
 
@@ -114,6 +148,8 @@ class Summary(BaseModel):
     at: datetime
     counts: dict[State, int]
     busiest: list[BusyPort]
+    congested: list[BusyLink]
+    faulty: list[FaultyPort]
     agents: list[AgentOut]
 
 
@@ -127,6 +163,75 @@ class Sites(BaseModel):
     """Sites in the order of their names."""
 
     sites: list[SiteOut]
+
+
+class MapSite(SiteOut):
+    """A site as the map shows it."""
+
+    worst: State | None = Field(description="the most urgent state of its routers; null without any")
+
+
+class MapLink(BaseModel):
+    """A link as the map shows it: its ends, its load, and the class that colours it."""
+
+    name: str
+    medium: str
+    capacity_bps: int
+    a_site: str
+    a_device: UUID
+    b_site: str
+    b_device: UUID
+    down: bool = Field(description="an end says that it has no carrier")
+    load_pct: float | None = Field(description="null when unknown, and when it is down")
+    load_class: LoadClass
+
+
+class Map(BaseModel):
+    """Sites and links with what is to be drawn of them."""
+
+    at: datetime
+    sites: list[MapSite]
+    links: list[MapLink]
+
+
+class DayOut(BaseModel):
+    """Incidents that began on one day, by kind."""
+
+    day: date
+    reachability: int
+    api: int
+    bgp: int
+    ospf: int
+    total: int
+
+
+class Incidents(BaseModel):
+    """Days, oldest first, as the tenant's zone has them."""
+
+    time_zone: str
+    days: list[DayOut]
+
+
+class Ranked(BaseModel):
+    """One entity of a top list over a range."""
+
+    device: UUID
+    device_name: str
+    key: str
+    name: str
+    mean: float
+    min: float
+    max: float
+    samples: int
+
+
+class Top(BaseModel):
+    """A top list over whole hours."""
+
+    metric: str
+    unit: str
+    by: Literal["mean", "max"]
+    entities: list[Ranked]
 
 
 def device_out(device: Device, site: str) -> dict[str, object]:
@@ -172,6 +277,7 @@ async def cached_overview(request: Request, user: User) -> Overview:
     """The tenant's overview, at most two seconds old and read once for all who ask."""
 
     async def read() -> Overview:
+        # Without the tenant's budget: what is wrong now must be seen whatever charts are being drawn.
         async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
             return await overview(connection)
 
@@ -197,24 +303,32 @@ async def series(
         raise RefusedError(
             422, "entity_type", f"{metric} is a metric of {wanted.entity_type!r}", "leave entity_type out"
         )
-    now = datetime.now(UTC)
-    stop = _aware(end or now, "to")
-    begin = _aware(start or stop - timedelta(hours=1), "from")
-    if begin >= stop:
-        raise RefusedError(422, "from", "is not before `to`", "ask for a range that ends after it begins")
-    if stop - begin > MAX_RANGE:
-        raise RefusedError(422, "from", f"the range is longer than {MAX_RANGE.days} days", "ask for a shorter range")
-    if stop > now + timedelta(days=1):
-        raise RefusedError(422, "to", "is in the future", "ask for a range that ends now")
+    budgets: Budgets = request.app.state.budgets
+    budget = await budgets.of(request, user)
+    budget.check_points(max_points)
+    begin, stop = _range(start, end, timedelta(hours=1))
+    budget.check_range(begin, stop)
 
     async def read() -> bytes:
-        async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+        async with budgets.query(request, user) as connection:
             entity = await find_entity(connection, device, wanted.entity_type, key)
             found = await read_series(connection, entity, wanted, begin, stop, max_points)
         return found.model_dump_json().encode()
 
-    cache_key = ("series", user.tenant, device, metric, key, int(begin.timestamp()), int(stop.timestamp()), max_points)
-    return json_response(request, await request.app.state.answers.get(cache_key, read))
+    cache_key = (user.tenant, "series", device, metric, key, int(begin.timestamp()), int(stop.timestamp()), max_points)
+    return encoded_response(request, await request.app.state.answers.get(cache_key, SERIES_SECONDS, read))
+
+
+def _range(start: datetime | None, end: datetime | None, usual: timedelta) -> tuple[datetime, datetime]:
+    """The range that `from` and `to` say, in UTC; raises RefusedError naming the parameter at fault."""
+    now = datetime.now(UTC)
+    stop = _aware(end or now, "to")
+    begin = _aware(start or stop - usual, "from")
+    if begin >= stop:
+        raise RefusedError(422, "from", "is not before `to`", "ask for a range that ends after it begins")
+    if stop > now + timedelta(days=1):
+        raise RefusedError(422, "to", "is in the future", "ask for a range that ends now")
+    return begin, stop
 
 
 def _aware(moment: datetime, field: str) -> datetime:
@@ -223,41 +337,188 @@ def _aware(moment: datetime, field: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+@router.get("/top", response_model=Top)
+async def top_list(
+    request: Request,
+    user: SignedIn,
+    metric: Annotated[str, Query(max_length=100)] = "interface.utilization_pct",
+    by: Annotated[Literal["mean", "max"], Query(description="what decides the order")] = "mean",
+    start: Annotated[datetime | None, Query(alias="from", description="default: 24 hours before `to`")] = None,
+    end: Annotated[datetime | None, Query(alias="to", description="default: now")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Response:
+    """The entities with the highest mean or maximum of a metric over a range, by whole hours."""
+    wanted = metric_of(metric)
+    if wanted.type == "counter" and wanted.unit == "By":
+        raise RefusedError(422, "metric", f"{metric} has no history of its own", "ask for its rate")
+    budgets: Budgets = request.app.state.budgets
+    begin, stop = _range(start, end, timedelta(hours=24))
+    (await budgets.of(request, user)).check_range(begin, stop)
+
+    async def read() -> bytes:
+        async with budgets.query(request, user) as connection:
+            found = await top(connection, metric, begin, stop, limit, "mean" if by == "mean" else "high")
+            rows = await connection.execute(
+                "select e.id, d.uuid, d.name, e.key, e.name from entity e join device d on d.id = e.device_id"
+                " where e.id = any(%s)",
+                [[one.entity for one in found]],
+            )
+            names = {row[0]: row[1:] async for row in rows}
+        ranked = []
+        for one in found:
+            uuid, device_name, key, name = names[one.entity]
+            ranked.append(
+                Ranked(
+                    device=uuid,
+                    device_name=device_name,
+                    key=key,
+                    name=name,
+                    mean=one.mean,
+                    min=one.low,
+                    max=one.high,
+                    samples=one.n,
+                )
+            )
+        return Top(metric=metric, unit=wanted.unit, by=by, entities=ranked).model_dump_json().encode()
+
+    hours = (int(begin.timestamp()) // 3600, int(stop.timestamp()) // 3600)
+    answers: Answers = request.app.state.answers
+    return encoded_response(
+        request, await answers.get((user.tenant, "top", metric, by, *hours, limit), TOP_SECONDS, read)
+    )
+
+
+async def cached_incidents(request: Request, user: User, days: int) -> tuple[str, list[Day]]:
+    """The tenant's zone and its incidents of the last days, at most half a minute old."""
+    budgets: Budgets = request.app.state.budgets
+    zone = (await budgets.of(request, user)).time_zone
+
+    async def read() -> list[Day]:
+        today = datetime.now(ZoneInfo(zone)).date()
+        async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+            return await incidents_a_day(connection, today - timedelta(days=days - 1), days, zone)
+
+    found: list[Day] = await request.app.state.incidents.get((user.tenant, zone, days), read)
+    return zone, found
+
+
+@router.get("/incidents", response_model=Incidents)
+async def incidents(request: Request, user: SignedIn, days: Annotated[int, Query(ge=1, le=92)] = 30) -> Response:
+    """How often something was lost on each day: reachability, API, BGP sessions, OSPF adjacencies."""
+    zone, found = await cached_incidents(request, user, days)
+    listed = [
+        DayOut(day=d.day, reachability=d.reachability, api=d.api, bgp=d.bgp, ospf=d.ospf, total=d.total) for d in found
+    ]
+    return encoded_response(request, Incidents(time_zone=zone, days=listed).model_dump_json().encode())
+
+
 @router.get("/summary", response_model=Summary)
 async def summary(request: Request, user: SignedIn) -> Response:
-    """Routers by state, the ten busiest interfaces, agents."""
-    found = await cached_overview(request, user)
-    busiest = [
-        BusyPort(
-            device=found.devices[port.device_id].uuid,
-            device_name=found.devices[port.device_id].name,
-            key=port.key,
-            utilization_pct=pct,
-            rx_bps=port.values.get("rx_bps"),
-            tx_bps=port.values.get("tx_bps"),
-            capacity_bps=port.capacity_bps or 0,
-        )
-        for pct, port in found.busiest()
-    ]
-    agents = [_agent(agent, found.now) for agent in found.agents.values() if not agent.revoked]
-    body = Summary(at=found.now, counts=found.counts(), busiest=busiest, agents=agents)
-    return json_response(request, body.model_dump_json().encode())
+    """Routers by state, the ten busiest interfaces, congested links and erring interfaces, agents."""
+
+    async def read() -> bytes:
+        return summary_of(await cached_overview(request, user)).model_dump_json().encode()
+
+    answers: Answers = request.app.state.answers
+    return encoded_response(request, await answers.get((user.tenant, "summary"), SUMMARY_SECONDS, read))
+
+
+def summary_of(found: Overview) -> Summary:
+    """The numbers of an overview."""
+    return Summary(
+        at=found.now,
+        counts=found.counts(),
+        busiest=[
+            BusyPort(
+                device=found.devices[port.device_id].uuid,
+                device_name=found.devices[port.device_id].name,
+                key=port.key,
+                utilization_pct=pct,
+                rx_bps=port.values.get("rx_bps"),
+                tx_bps=port.values.get("tx_bps"),
+                capacity_bps=port.capacity_bps or 0,
+            )
+            for pct, port in found.busiest()
+        ],
+        congested=[
+            BusyLink(name=link.name, medium=link.medium, utilization_pct=pct, capacity_bps=link.capacity_bps)
+            for pct, link in found.congested()
+        ],
+        faulty=[
+            FaultyPort(
+                device=found.devices[port.device_id].uuid,
+                device_name=found.devices[port.device_id].name,
+                key=port.key,
+                errors_per_s=port.errors_per_s,
+                drops_per_s=port.drops_per_s,
+                over_s=port.seconds,
+            )
+            for port in found.faulty
+        ],
+        agents=[_agent(agent, found.now) for agent in found.agents.values() if not agent.revoked],
+    )
 
 
 @router.get("/sites", response_model=Sites)
 async def sites(request: Request, user: SignedIn) -> Response:
     """All sites with the states of their routers."""
     found = await cached_overview(request, user)
-    counts = {site: dict.fromkeys(State, 0) for site in found.sites}
-    for device in found.devices.values():
-        counts[device.site_id][device.health.state] += 1
-    body = Sites(
-        sites=[
-            SiteOut(key=s.key, name=s.name, latitude=s.latitude, longitude=s.longitude, counts=counts[s.id])
-            for s in found.sites.values()
-        ]
+    return encoded_response(
+        request, Sites(sites=[_site(found, s) for s in found.sites.values()]).model_dump_json().encode()
     )
-    return json_response(request, body.model_dump_json().encode())
+
+
+def _site(found: Overview, site: Site) -> SiteOut:
+    return SiteOut(
+        key=site.key,
+        name=site.name,
+        latitude=site.latitude,
+        longitude=site.longitude,
+        counts=found.counts_of(site),
+    )
+
+
+@router.get("/map", response_model=Map)
+async def noc_map(request: Request, user: SignedIn) -> Response:
+    """Sites with coordinates and their worst state, links with load and colour class."""
+
+    async def read() -> bytes:
+        return map_of(await cached_overview(request, user)).model_dump_json().encode()
+
+    answers: Answers = request.app.state.answers
+    return encoded_response(request, await answers.get((user.tenant, "map"), SUMMARY_SECONDS, read))
+
+
+def map_of(found: Overview) -> Map:
+    """What the map shows of an overview."""
+    drawn = []
+    for link in found.links:
+        ends = [found.ports.get(end) for end in (link.a_entity, link.b_entity)]
+        a, b = [found.devices.get(end.device_id) if end else None for end in ends]
+        if a is None or b is None:
+            continue
+        seen = found.link_seen(link)
+        drawn.append(
+            MapLink(
+                name=link.name,
+                medium=link.medium,
+                capacity_bps=link.capacity_bps,
+                a_site=found.sites[a.site_id].key,
+                a_device=a.uuid,
+                b_site=found.sites[b.site_id].key,
+                b_device=b.uuid,
+                down=seen.down,
+                load_pct=seen.load_pct,
+                load_class=seen.load_class,
+            )
+        )
+    listed = [
+        MapSite(
+            **_site(found, site).model_dump(), worst=worst(device.health.state for device in found.devices_of(site))
+        )
+        for site in found.sites.values()
+    ]
+    return Map(at=found.now, sites=listed, links=drawn)
 
 
 @router.get("/devices", response_model=Devices)
@@ -265,7 +526,7 @@ async def devices(request: Request, user: SignedIn) -> Response:
     """All routers with their state."""
     found = await cached_overview(request, user)
     listed = [DeviceOut.model_validate(device_out(d, found.sites[d.site_id].key)) for d in found.devices.values()]
-    return json_response(request, Devices(devices=listed).model_dump_json().encode())
+    return encoded_response(request, Devices(devices=listed).model_dump_json().encode())
 
 
 async def sessions(connection: Connection, device: int, entity_type: str, now: datetime) -> list[SessionOut]:
@@ -299,7 +560,7 @@ async def sessions(connection: Connection, device: int, entity_type: str, now: d
 async def device(request: Request, user: SignedIn, device_id: UUID) -> Response:
     """One router with its interfaces, BGP sessions and OSPF adjacencies."""
     now = datetime.now(UTC)
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with request.app.state.budgets.query(request, user) as connection:
         found, _ = await read_devices(connection, now, device_id)
         if not found:
             raise RefusedError(404, "device_id", f"no device {device_id}", "see /api/v1/devices")
@@ -314,4 +575,4 @@ async def device(request: Request, user: SignedIn, device_id: UUID) -> Response:
                 "ospf_neighbors": await sessions(connection, one.id, "ospf_neighbor", now),
             }
         )
-    return json_response(request, body.model_dump_json().encode())
+    return encoded_response(request, body.model_dump_json().encode())

@@ -25,6 +25,8 @@ Kind = Literal["real", "bigint", "smallint", "boolean"]
 # Stored elsewhere: an agent's metrics come with its heartbeat, utilisation is derived from rates and capacity.
 HEARTBEAT_TYPES = frozenset({"agent"})
 DERIVED = frozenset({"interface.utilization_pct"})
+# Added to the quality of a landing row that arrived late: after an outage an agent sends what it had kept.
+LATE = 4
 
 
 class PackedArray(bytes):

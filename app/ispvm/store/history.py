@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from ispvm_contract.registry import registry
+import numpy as np
 from psycopg.rows import class_row
 
+from ispvm.store.packing import DAY_SECONDS, spans, unpack
 from ispvm.store.pool import Connection
 
 SLOT_S = 300
@@ -25,7 +26,8 @@ async def five_minute_means(
     connection: Connection, entities: Sequence[int], metrics: Sequence[str], start: datetime, end: datetime
 ) -> dict[tuple[int, str], list[float | None]]:
     """Mean of each five minutes from `start` up to `end` by (entity, metric): one place a slot, None where no sample
-    came. The mean of a slot is that of its minute means. `start` and `end` must be multiples of five minutes.
+    came. The mean of a slot is that of its minute means. Samples
+    of an hour are there once the hour is packed. `start` and `end` must be multiples of five minutes.
     """
     first, last = (round(moment.timestamp()) for moment in (start, end))
     if first % SLOT_S or last % SLOT_S:
@@ -34,31 +36,26 @@ async def five_minute_means(
     means: dict[tuple[int, str], list[float | None]] = {(e, m): [None] * count for e in entities for m in metrics}
     for at in range(0, len(entities), _AT_ONCE):
         rows = await connection.execute(
-            "select x.entity_id, x.name, array_agg(x.slot), array_agg(x.mean) from ("
-            "  select r.entity_id, k.name,"
-            "         (extract(epoch from r.hour)::bigint + m.minute * 60 - %(first)s) / %(slot)s as slot,"
-            "         avg(m.mean)::float8 as mean"
-            "  from rollup_1m r join metric k on k.id = r.metric_id, unnest(r.minutes, r.mean) as m(minute, mean)"
-            "  where r.entity_id = any(%(entities)s) and k.name = any(%(metrics)s)"
-            "    and r.hour > %(start)s::timestamptz - interval '1 hour' and r.hour < %(end)s and m.mean is not null"
-            "    and extract(epoch from r.hour)::bigint + m.minute * 60 >= %(first)s"
-            "    and extract(epoch from r.hour)::bigint + m.minute * 60 < %(last)s"
-            "  group by 1, 2, 3) x group by 1, 2",
-            {
-                "entities": list(entities[at : at + _AT_ONCE]),
-                "metrics": list(metrics),
-                "start": start,
-                "end": end,
-                "first": first,
-                "last": last,
-                "slot": SLOT_S,
-            },
+            "select s.entity_id, k.name, s.day - '1970-01-01'::date, s.samples"
+            " from sample_day s join metric k on k.id = s.metric_id"
+            " where s.entity_id = any(%s) and s.metric_id = any(array(select id from metric where name = any(%s)))"
+            " and s.day >= %s and s.day <= %s",
+            [list(entities[at : at + _AT_ONCE]), list(metrics), _day(start), _day(end)],
+            binary=True,
         )
-        async for entity, metric, slots, values in rows:
+        async for entity, metric, day, packed in rows:
+            samples = unpack(packed)
+            minutes = spans(samples.seconds // 60 + np.int64(day * (DAY_SECONDS // 60)), samples.values)
+            slots = spans(minutes.span * 60 // SLOT_S - first // SLOT_S, minutes.mean)
             row = means[entity, metric]
-            for slot, value in zip(slots, values, strict=True):
-                row[slot] = value
+            for slot, mean in zip(slots.span.tolist(), slots.mean.tolist(), strict=True):
+                if 0 <= slot < count:
+                    row[slot] = mean
     return means
+
+
+def _day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +81,34 @@ async def top(
 
     Whole hours count: from the hour that contains `start` to the hour that contains the moment before `end`.
     """
+    first = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    last = end.astimezone(UTC)
+    whole_from = first.date() if first.hour == 0 else first.date() + timedelta(days=1)
+    edges = {first.date(), last.date()} if whole_from > first.date() else {last.date()}
     cursor = await connection.cursor(row_factory=class_row(Aggregate)).execute(
-        "select r.entity_id as entity, sum(r.n)::bigint as n, sum(r.sum) / sum(r.n) as mean,"
-        "       min(r.min)::float8 as low, max(r.max)::float8 as high"
-        " from device d join entity e on e.device_id = d.id"
-        " join rollup_1h r on r.entity_id = e.id and r.metric_id = (select id from metric where name = %(metric)s)"
-        "  and r.hour >= date_trunc('hour', %(start)s::timestamptz, 'UTC') and r.hour < %(end)s"
-        " where d.tenant_id = current_tenant() and e.type = %(type)s"
-        " group by r.entity_id"
-        " order by case when %(by)s = 'mean' then sum(r.sum) / sum(r.n) else max(r.max) end desc, entity"
+        # Whole days from the index alone, the hours before and after them from their days' arrays.
+        "with part as ("
+        "  select entity_id, n, sum, min::float8 as low, max::float8 as high from rollup_1d"
+        "  where tenant_id = current_tenant() and metric_id = (select id from metric where name = %(metric)s)"
+        "   and day >= %(whole_from)s and day < %(whole_to)s"
+        "  union all"
+        "  select entity_id, n, n * mean::float8, min::float8, max::float8 from rollup_1h"
+        "  where tenant_id = current_tenant() and metric_id = (select id from metric where name = %(metric)s)"
+        "   and day = any(%(edges)s) and hour >= %(first)s and hour < %(last)s"
+        ") select p.entity_id as entity, sum(p.n)::bigint as n, sum(p.sum) / sum(p.n) as mean, min(p.low) as low,"
+        "         max(p.high) as high"
+        " from part p group by p.entity_id"
+        " order by case when %(by)s = 'mean' then sum(p.sum) / sum(p.n) else max(p.high) end desc, entity"
         " limit %(limit)s",
         {
             "metric": metric,
-            "start": start,
-            "end": end,
+            "first": first,
+            "last": last,
+            "whole_from": whole_from,
+            "whole_to": last.date(),
+            "edges": sorted(edges),
             "limit": limit,
             "by": by,
-            "type": registry().metrics[metric].entity_type,
         },
     )
     return await cursor.fetchall()

@@ -1,20 +1,53 @@
-"""Rollups from the dirty log: whole hours are recomputed from landing rows, so repeating one is harmless and late data
-are as right as punctual ones.
+"""History from the dirty log: the landing rows of marked hours are merged into the packed days they belong to, and what
+is derived of a day is derived anew. Merging twice changes nothing, and late data are as right as punctual ones.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from ispvm.store.columns import Column, columns
+from ispvm.store.columns import (
+    LATE,
+    Column,
+    PackedArray,
+    RealArray,
+    SmallintArray,
+    array_columns,
+    columns,
+    register,
+    table,
+)
+from ispvm.store.packing import (
+    EMPTY,
+    Constant,
+    Samples,
+    array_values,
+    binary_array,
+    constant,
+    constant_sketch,
+    p95,
+    pack,
+    sketch,
+    spans,
+    unpack,
+)
 
-# Byte counters are not rolled up: their rates are.
+# Byte counters are not kept in history: their rates are.
 _SKIPPED_UNITS = {"counter": "By"}
+UTILIZATION = "interface.utilization_pct"
+_LETTERS = {"real": ">f4", "bigint": ">i8", "smallint": ">i2", "boolean": "?"}
+_NO_MOMENTS = np.empty(0, np.int32)
+# Late stretches this near to each other are one.
+_STRETCH_GAP_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +60,305 @@ class DirtyHour:
     hour: datetime
 
 
-def rolled(entity_type: str) -> list[Column]:
-    """The columns that are rolled up."""
+@dataclass(slots=True)
+class _Landed:
+    """What the landing rows of some hours say of one entity: samples by column, moments of resets and late arrivals."""
+
+    samples: dict[str, Samples]
+    resets: NDArray[np.int32]
+    late: NDArray[np.int32]
+
+
+def kept(entity_type: str) -> list[Column]:
+    """The columns that have a history."""
     return [c for c in columns(entity_type).values() if _SKIPPED_UNITS.get(c.metric.type) != c.metric.unit]
 
 
+def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[int]:
+    """Stretches [first, last, first, last, …] widened by single moments; near ones become one."""
+    pairs = [(a, b) for a, b in zip(stretches[::2], stretches[1::2], strict=True)] + [(m, m) for m in moments]
+    merged: list[int] = []
+    for first, last in sorted(pairs):
+        if merged and first - merged[-1] <= _STRETCH_GAP_SECONDS:
+            merged[-1] = max(merged[-1], last)
+        else:
+            merged += [first, last]
+    return merged
+
+
+def utilization(rx: Samples, tx: Samples, capacity_bps: int) -> Samples:
+    """Percent of capacity used by the busier direction, at the moments that either has."""
+    if len(rx.seconds) == len(tx.seconds) and np.array_equal(rx.seconds, tx.seconds):
+        return Samples(rx.seconds, np.maximum(rx.values, tx.values) * (100.0 / capacity_bps))
+    seconds = np.union1d(rx.seconds, tx.seconds).astype(np.int32)
+    values = np.zeros(len(seconds))
+    for one in (rx, tx):
+        at = np.searchsorted(seconds, one.seconds)
+        values[at] = np.maximum(values[at], one.values)
+    return Samples(seconds, values * (100.0 / capacity_bps))
+
+
 @cache
-def _statement(entity_type: str) -> str:
-    """Recompute one hour: one line per entity, moment and metric, then both rollups from the same lines."""
-    values = {c.metric.name: f"s.{c.name}{'::int' if c.kind == 'boolean' else ''}::real" for c in rolled(entity_type)}
+def _landing(entity_type: str) -> str:
+    """The landing rows of one device between two moments; the values of arrays as PostgreSQL sends them."""
+    names = [c.name for c in kept(entity_type)]
+    times = "floor(extract(epoch from p.ts - %(day)s::date::timestamp at time zone 'UTC'))::int4, p.quality, p.reset"
+    where = "where p.device_id = %(device)s and p.ts >= %(from)s and p.ts < %(to)s order by p.ts"
+    if array_columns(entity_type):
+        values = ", ".join(f"array_send(p.{name})" for name in names)
+        return f"select p.set_id, {times}, {values} from {table(entity_type)} p {where}"  # noqa: S608  # registry's names
+    values = ", ".join(f"p.{name}" for name in names)
+    return f"select 0, {times}, {values} from {table(entity_type)} p {where}"  # noqa: S608
+
+
+async def _landed(
+    connection: AsyncConnection[TupleRow], device: int, entity_type: str, day: date, hours: Sequence[datetime]
+) -> dict[int, _Landed]:
+    """What landed in these hours of the day, by entity."""
+    wanted = {hour.hour for hour in hours}
+    found = await connection.execute(
+        _landing(entity_type).encode(),
+        {"device": device, "day": day, "from": min(hours), "to": max(hours) + timedelta(hours=1)},
+        binary=True,
+    )
+    by_set: dict[int, list[TupleRow]] = defaultdict(list)
+    async for row in found:
+        if row[1] // 3600 in wanted:
+            by_set[row[0]].append(row)
+    if array_columns(entity_type):
+        rows = await connection.execute("select id, entities from entity_set where id = any(%s)", [list(by_set)])
+    else:
+        rows = await connection.execute(
+            "select 0, array[id] from entity where device_id = %s and type = %s", [device, entity_type]
+        )
+    landed: dict[int, _Landed] = {}
+    for number, entities in [row async for row in rows]:
+        for entity, one in _of_set(by_set.get(number, []), entities, entity_type):
+            landed[entity] = _joined(landed[entity], one) if entity in landed else one
+    return landed
+
+
+def _of_set(rows: list[TupleRow], entities: list[int], entity_type: str) -> Iterable[tuple[int, _Landed]]:
+    if not rows:
+        return
+    seconds = np.array([row[1] for row in rows], np.int32)
+    late = seconds[[row[2] >= LATE for row in rows]]
+    resets: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        for place in row[3] or ():
+            resets[place].append(row[1])
+    samples: list[dict[str, Samples]] = [{} for _ in entities]
+    for at, column in enumerate(kept(entity_type), 4):
+        there = [place for place, row in enumerate(rows) if row[at] is not None]
+        if not there:
+            continue
+        if array_columns(entity_type):
+            matrix = np.stack([array_values(rows[place][at], _LETTERS[column.kind]) for place in there])
+        else:
+            matrix = np.array([[float(rows[place][at])] for place in there])
+        moments = seconds[there]
+        # Two polls in one second: the later one counts.
+        last = np.append(moments[1:] != moments[:-1], True)
+        whole = bool(last.all()) and not np.isnan(matrix).any()
+        for place in range(len(entities)):
+            values = matrix[:, place]
+            if whole:
+                samples[place][column.metric.name] = Samples(moments, values)
+            elif (good := last & ~np.isnan(values)).any():
+                samples[place][column.metric.name] = Samples(moments[good], values[good])
+    for place, entity in enumerate(entities):
+        if samples[place]:
+            yield entity, _Landed(samples[place], np.array(resets.get(place, []), np.int32), late)
+
+
+def _joined(one: _Landed, other: _Landed) -> _Landed:
+    names = {*one.samples, *other.samples}
+    return _Landed(
+        {name: one.samples.get(name, EMPTY).merged(other.samples.get(name, EMPTY)) for name in names},
+        np.union1d(one.resets, other.resets).astype(np.int32),
+        np.union1d(one.late, other.late).astype(np.int32),
+    )
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row of sample_day and what is derived of it."""
+
+    entity: int
+    metric: int
+    samples: Samples | Constant
+    packed: bytes | None  # None: derived from other metrics' samples, and not stored itself
+    resets: list[int]
+    late: list[int]
+
+
+@lru_cache(maxsize=256)
+def _hours_of(first: int, step: int, count: int) -> NDArray[np.int64]:
+    return np.bincount((first + step * np.arange(count)) // 3600, minlength=24)
+
+
+class _Days:
+    """Rows of rollup_1d as columns; the hours of all rows behind one another, 24 each."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        self.n, self.sum, self.low, self.high, self.p95 = (np.zeros(len(rows)) for _ in range(5))
+        self.hours = {name: np.zeros((len(rows), 24)) for name in ("n", "mean", "min", "max", "p95")}
+        self.flat: list[bool] = []
+        self.sketches: list[bytes] = []
+        for at, row in enumerate(rows):
+            self._fill(at, row.samples)
+
+    def _fill(self, at: int, samples: Samples | Constant) -> None:
+        hours = self.hours
+        if isinstance(samples, Constant):
+            self.n[at], self.sum[at] = samples.count, samples.count * samples.value
+            self.low[at] = self.high[at] = self.p95[at] = samples.value
+            hours["n"][at] = _hours_of(samples.first, samples.step, samples.count)
+            hours["mean"][at] = samples.value
+            self.flat.append(True)
+            self.sketches.append(constant_sketch(samples.value, samples.count))
+            return
+        values = samples.values
+        found = spans((samples.seconds // 3600).astype(np.int64), values)
+        self.n[at], self.sum[at] = len(values), values.sum()
+        self.low[at], self.high[at], self.p95[at] = found.low.min(), found.high.max(), p95(values)
+        for name, numbers in zip(hours, (found.n, found.mean, found.low, found.high, found.p95), strict=True):
+            hours[name][at, found.span] = numbers
+        self.flat.append(bool((found.low == found.high).all()))
+        self.sketches.append(sketch(values))
+
+    def hour(self, name: str) -> PackedArray:
+        """All rows' hours of one kind."""
+        flat = self.hours[name].reshape(-1)
+        if name == "n":
+            return SmallintArray(binary_array(flat, ">i2", 21))
+        return RealArray(binary_array(flat, ">f4", 700))
+
+
+_STORE_SAMPLES = """
+insert into sample_day as s (tenant_id, day, entity_id, metric_id, samples, resets, late)
+select %(tenant)s, %(day)s, u.entity, u.metric, u.samples, u.resets::integer[], u.late::integer[]
+from unnest(%(entities)s::int[], %(metrics)s::smallint[], %(samples)b::bytea[], %(resets)s::text[], %(late)s::text[])
+     as u(entity, metric, samples, resets, late)
+on conflict (entity_id, metric_id, day) do update
+set samples = excluded.samples, resets = excluded.resets, late = excluded.late
+"""
+_STORE_DAYS = """
+insert into rollup_1d as r (tenant_id, day, entity_id, metric_id, n, resets, sum, min, max, p95, hour_n, hour_mean,
+    hour_min, hour_max, hour_p95, sketch)
+select %(tenant)s, %(day)s, u.entity, u.metric, u.n, u.resets, u.sum, u.min, u.max, u.p95,
+    (%(hour_n)b)[u.at * 24 - 23 : u.at * 24], (%(hour_mean)b)[u.at * 24 - 23 : u.at * 24],
+    case when not u.flat then (%(hour_min)b)[u.at * 24 - 23 : u.at * 24] end,
+    case when not u.flat then (%(hour_max)b)[u.at * 24 - 23 : u.at * 24] end,
+    case when not u.flat then (%(hour_p95)b)[u.at * 24 - 23 : u.at * 24] end, u.sketch
+from unnest(%(entities)s::int[], %(metrics)s::smallint[], %(n)s::int[], %(resets)s::int[], %(sum)s::float8[],
+     %(min)s::float8[], %(max)s::float8[], %(p95)s::float8[], %(flat)s::boolean[], %(sketches)b::bytea[])
+     with ordinality as u(entity, metric, n, resets, sum, min, max, p95, flat, sketch, at)
+on conflict (entity_id, metric_id, day) do update
+set n = excluded.n, resets = excluded.resets, sum = excluded.sum, min = excluded.min, max = excluded.max,
+    p95 = excluded.p95, hour_n = excluded.hour_n, hour_mean = excluded.hour_mean, hour_min = excluded.hour_min,
+    hour_max = excluded.hour_max, hour_p95 = excluded.hour_p95, sketch = excluded.sketch
+"""
+
+
+def _literal(numbers: Sequence[int]) -> str | None:
+    return "{" + ",".join(map(str, numbers)) + "}" if numbers else None
+
+
+def _merged(packed: bytes | None, new: Samples, exact: bool) -> tuple[Samples | Constant, bytes]:
+    """Old and new samples of a day together, as they are worked on and as they are stored."""
+    if packed is None:
+        packed = pack(new, exact)
+        return constant(packed) or new, packed
+    old = constant(packed)
+    if old is not None:
+        # What has never moved and goes on so, which most counters and states do, is not unpacked.
+        expected = np.arange(1, len(new.seconds) + 1) * old.step + old.first + old.step * (old.count - 1)
+        if old.count > 1 and (new.values == old.value).all() and np.array_equal(expected, new.seconds):
+            longer = replace(old, count=old.count + len(new.seconds))
+            return longer, longer.packed()
+    samples = unpack(packed).merged(new)
+    packed = pack(samples, exact)
+    return constant(packed) or samples, packed
+
+
+def _opened(samples: Samples | Constant) -> Samples:
+    return unpack(samples.packed()) if isinstance(samples, Constant) else samples
+
+
+async def recompute(
+    connection: AsyncConnection[TupleRow],
+    tenant: int,
+    device: int,
+    entity_type: str,
+    day: date,
+    hours: Sequence[datetime],
+) -> None:
+    """Merge the landing rows of some hours of one day into history, within the current transaction."""
+    landed = await _landed(connection, device, entity_type, day, hours)
+    if not landed:
+        return
+    rows = await connection.execute("select name, id from metric")
+    metrics: dict[str, int] = {name: number async for name, number in rows}
+    rows = await connection.execute(
+        "select entity_id, metric_id, samples, resets, late from sample_day where entity_id = any(%s) and day = %s",
+        [list(landed), day],
+        binary=True,
+    )
+    there = {(entity, metric): (packed, resets, late) async for entity, metric, packed, resets, late in rows}
+    capacities: dict[int, int] = {}
     if entity_type == "interface":
-        values["interface.utilization_pct"] = "(greatest(s.rx_bps, s.tx_bps) * 100.0 / e.capacity_bps)::real"
-    lines = ", ".join(f"((select id from metric where name = '{name}'), {v})" for name, v in values.items())  # noqa: S608
-    return f"""
-with line as materialized (
-    select e.id as entity_id, v.metric_id, s.ts, v.value, s.reset
-    from sample_{entity_type} s join entity e on e.id = s.entity_id and e.device_id = s.device_id
-    cross join lateral (values {lines}) as v(metric_id, value)
-    where s.device_id = %(device)s and s.ts >= %(hour)s and s.ts < %(hour)s + interval '1 hour'
-), minute as (
-    select entity_id, metric_id, extract(minute from ts)::smallint as at, avg(value)::real as mean,
-           min(value) as low, max(value) as high, count(*) as n
-    from line where value is not null group by 1, 2, 3
-), minutes as (
-    insert into rollup_1m as r (tenant_id, device_id, entity_id, metric_id, hour, minutes, mean, low, high)
-    select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, array_agg(at order by at),
-           array_agg(mean order by at), case when max(n) > 1 then array_agg(low order by at) end,
-           case when max(n) > 1 then array_agg(high order by at) end
-    from minute group by entity_id, metric_id
-    on conflict (entity_id, metric_id, hour) do update
-    set minutes = excluded.minutes, mean = excluded.mean, low = excluded.low, high = excluded.high
-)
-insert into rollup_1h as r (tenant_id, device_id, entity_id, metric_id, hour, n, sum, min, max, resets, samples)
-select %(tenant)s, %(device)s, entity_id, metric_id, %(hour)s, count(value), sum(value::float8), min(value), max(value),
-       count(*) filter (where reset), array_agg(value order by ts) filter (where value is not null)
-from line group by entity_id, metric_id having count(value) > 0
-on conflict (entity_id, metric_id, hour) do update set n = excluded.n, sum = excluded.sum, min = excluded.min,
-    max = excluded.max, resets = excluded.resets, samples = excluded.samples
-"""  # noqa: S608  # every name comes from the registry
-
-
-async def recompute(connection: AsyncConnection[TupleRow], dirty: DirtyHour) -> None:
-    """Recompute one hour within the current transaction."""
+        rows = await connection.execute(
+            "select id, capacity_bps from entity where id = any(%s) and capacity_bps is not null", [list(landed)]
+        )
+        capacities = {entity: capacity async for entity, capacity in rows}
+    changed: list[_Row] = []
+    for entity, new in sorted(landed.items()):
+        days: dict[str, Samples | Constant] = {}
+        for column in kept(entity_type):
+            name = column.metric.name
+            if name not in new.samples:
+                continue
+            old, resets, late = there.get((entity, metrics[name]), (None, None, None))
+            samples, packed = _merged(old, new.samples[name], column.metric.type != "gauge")
+            days[name] = samples
+            resets = sorted({*(resets or ()), *new.resets.tolist()})
+            late = merge_stretches(late or (), new.late.tolist()) if late or len(new.late) else []
+            changed.append(_Row(entity, metrics[name], samples, packed, resets, late))
+        if entity in capacities and "interface.rx_bps" in days and "interface.tx_bps" in days:
+            used = utilization(_opened(days["interface.rx_bps"]), _opened(days["interface.tx_bps"]), capacities[entity])
+            changed.append(_Row(entity, metrics[UTILIZATION], used, None, [], []))
+    stored = [row for row in changed if row.packed is not None]
     await connection.execute(
-        _statement(dirty.type).encode(),
-        {"tenant": dirty.tenant, "device": dirty.device, "hour": dirty.hour},
+        _STORE_SAMPLES,
+        {
+            "tenant": tenant,
+            "day": day,
+            "entities": [row.entity for row in stored],
+            "metrics": [row.metric for row in stored],
+            "samples": [row.packed for row in stored],
+            "resets": [_literal(row.resets) for row in stored],
+            "late": [_literal(row.late) for row in stored],
+        },
+    )
+    days_ = _Days(changed)
+    await connection.execute(
+        _STORE_DAYS,
+        {
+            "tenant": tenant,
+            "day": day,
+            "entities": [row.entity for row in changed],
+            "metrics": [row.metric for row in changed],
+            "n": days_.n.astype(int).tolist(),
+            "resets": [len(row.resets) for row in changed],
+            "sum": days_.sum.tolist(),
+            "min": days_.low.tolist(),
+            "max": days_.high.tolist(),
+            "p95": days_.p95.tolist(),
+            "flat": days_.flat,
+            "sketches": days_.sketches,
+            **{f"hour_{name}": days_.hour(name) for name in days_.hours},
+        },
     )
 
 
@@ -82,7 +369,7 @@ async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_mar
     """
     rows = await connection.execute(
         "delete from rollup_dirty d using (select device_id, type, hour from rollup_dirty"
-        " where %s or due <= now() order by due limit %s for update skip locked) t"
+        " where %s or due <= now() order by due, device_id, type, hour limit %s for update skip locked) t"
         " where (d.device_id, d.type, d.hour) = (t.device_id, t.type, t.hour)"
         " returning d.tenant_id, d.device_id, d.type, d.hour",
         [all_marks, limit],
@@ -91,9 +378,16 @@ async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_mar
 
 
 async def roll_up(connection: AsyncConnection[TupleRow], limit: int = 20, *, all_marks: bool = False) -> int:
-    """Take due hours and recompute them in one transaction; returns how many. A failure leaves their marks in place."""
+    """Take due hours and merge them in one transaction; returns how many. A failure leaves their marks in place."""
+    register(connection)
     async with connection.transaction():
         taken = await take_due(connection, limit, all_marks=all_marks)
+        days: dict[tuple[int, str, date, int], list[datetime]] = defaultdict(list)
         for dirty in taken:
-            await recompute(connection, dirty)
+            hour = dirty.hour.astimezone(UTC)
+            days[dirty.device, dirty.type, hour.date(), dirty.tenant].append(hour)
+        for device, entity_type, day, tenant in sorted(days):
+            # Two workers on one day of a device would each lose what the other merged.
+            await connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", [device, entity_type])
+            await recompute(connection, tenant, device, entity_type, day, days[device, entity_type, day, tenant])
     return len(taken)

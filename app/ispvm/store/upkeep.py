@@ -8,7 +8,6 @@ from datetime import datetime, time, timedelta
 
 import psycopg
 import structlog
-from psycopg import sql
 
 from ispvm import logs
 from ispvm.settings import Settings
@@ -17,6 +16,9 @@ from ispvm.store.columns import landing_types, table
 log = structlog.get_logger("ispvm.upkeep")
 # A ledger entry is needed as long as an agent may repeat its batch: its spool keeps a week by default.
 LEDGER_DAYS = 30
+# Landing rows are packed within the hour; current values and the newest hours are read from them.
+LANDING_DAYS = 2
+BY_DAY = ("sample_day", "rollup_1d")
 # How long a lock may be waited for before a chunk that somebody reads is left for the next run.
 LOCK_TIMEOUT = "5s"
 
@@ -28,7 +30,7 @@ def in_window(window: str, now: time) -> bool:
 
 
 def upkeep(settings: Settings, *, now: bool = False) -> bool:
-    """Drop what retention no longer keeps and put closed rollup chunks into reading order.
+    """Drop what retention no longer keeps.
 
     Returns whether anything changed.
     """
@@ -47,7 +49,6 @@ def upkeep(settings: Settings, *, now: bool = False) -> bool:
             )
         connection.execute("select set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         changed = _retention(connection, settings)
-        changed |= _order_rollups(connection)
         connection.execute("insert into upkeep_run (ended_at) values (now())")
         connection.execute("delete from upkeep_run where ended_at < now() - interval '400 days'")
     return changed
@@ -61,9 +62,9 @@ def _last_run(connection: psycopg.Connection) -> datetime | None:
 def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
     keep = settings.retention
     days = {
-        **{table(entity_type): keep.raw_days for entity_type in landing_types()},
-        "rollup_1m": keep.rollup_1m_days,
-        "rollup_1h": keep.rollup_1h_days,
+        **{table(entity_type): LANDING_DAYS for entity_type in landing_types()},
+        "sample_day": keep.rollup_1m_days,
+        "rollup_1d": keep.rollup_1h_days,
         "event": keep.events_days,
     }
     changed = False
@@ -71,7 +72,10 @@ def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
         chunks = connection.execute(
             "select format('%%I.%%I', chunk_schema, chunk_name), range_start, range_end"
             " from timescaledb_information.chunks"
-            " where hypertable_name = %s and range_end < now() - make_interval(days => %s) order by range_end",
+            " where hypertable_name = %s and range_end < now() - make_interval(days => %s)"
+            # What is not packed yet stays.
+            " and not exists (select from rollup_dirty d where 'poll_' || d.type = hypertable_name"
+            "   and d.hour >= range_start and d.hour < range_end) order by range_end",
             [name, kept],
         ).fetchall()
         for chunk, begin, end in chunks:
@@ -87,40 +91,14 @@ def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
 def _drop(connection: psycopg.Connection, name: str, chunk: str, begin: datetime, end: datetime) -> bool:
     """Drop one chunk, unless somebody reads it: then it stays until the next run."""
     try:
-        connection.execute("select drop_chunks(%s::regclass, older_than => %s, newer_than => %s)", [name, end, begin])
+        connection.execute(
+            "select drop_chunks(%s::regclass, older_than => %s::{0}, newer_than => %s::{0})".format(
+                "date" if name in BY_DAY else "timestamptz"
+            ).encode(),
+            [name, end, begin],
+        )
     except psycopg.errors.LockNotAvailable:
         log.warning("a chunk is being read; it is dropped next time", table=name, chunk=chunk)
         return False
     log.info("dropped", table=name, chunk=chunk, until=end.isoformat())
     return True
-
-
-def _order_rollups(connection: psycopg.Connection) -> bool:
-    """Rewrite closed rollup chunks in the order charts read them: one entity's hours side by side. Once per chunk."""
-    chunks = connection.execute(
-        "select c.chunk_schema, c.chunk_name, c.hypertable_name from timescaledb_information.chunks c"
-        " where c.hypertable_name in ('rollup_1m', 'rollup_1h') and c.range_end < now() - interval '1 day'"
-        " and not exists (select from upkeep_ordered o where o.chunk = c.chunk_name)"
-    ).fetchall()
-    changed = False
-    for schema, chunk, parent in chunks:
-        index = connection.execute(
-            "select indexrelid::regclass::text from pg_index"
-            " where indrelid = format('%%I.%%I', %s::text, %s::text)::regclass and indisunique",
-            [schema, chunk],
-        ).fetchone()
-        if index is None:
-            continue
-        name = sql.Identifier(schema, chunk)
-        try:
-            connection.execute(
-                sql.SQL("cluster {} using {}").format(name, sql.Identifier(index[0].split(".")[-1].strip('"')))
-            )
-        except psycopg.errors.LockNotAvailable:
-            log.warning("a chunk is in use; it is put in order next time", table=parent, chunk=chunk)
-            continue
-        connection.execute(sql.SQL("analyze {}").format(name))
-        connection.execute("insert into upkeep_ordered (chunk) values (%s) on conflict do nothing", [chunk])
-        log.info("in reading order", table=parent, chunk=chunk)
-        changed = True
-    return changed

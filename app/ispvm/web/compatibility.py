@@ -10,12 +10,11 @@ from starlette.responses import HTMLResponse, Response
 
 from ispvm import __version__
 from ispvm.refusal import RESPONSES
-from ispvm.series.cache import json_response
+from ispvm.series.cache import encoded_response
 from ispvm.series.query import STATEMENT_MS
 from ispvm.store.pool import transaction
 from ispvm.web.auth import SignedIn
-from ispvm.web.routes import PageUser
-from ispvm.web.routes import _page as page
+from ispvm.web.page import PageUser, page
 
 router = APIRouter()
 
@@ -55,7 +54,7 @@ async def compatibility_json(request: Request, user: SignedIn) -> Response:
     """What this server works with, what it was tested with, and which of the tenant's agents it refuses."""
     agents = [agent.model_dump() for agent in await _agents(request, user.tenant)]
     body = {"server": __version__, "agents": agents, "matrix": compatibility()}
-    return json_response(request, msgspec.json.encode(body))
+    return encoded_response(request, msgspec.json.encode(body))
 
 
 @router.get("/compatibility", include_in_schema=False)

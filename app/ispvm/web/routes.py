@@ -11,21 +11,18 @@ from uuid import UUID
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
-from fastapi import APIRouter, Depends, Form, Query, Request
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi import APIRouter, Form, Query, Request
 from psycopg.rows import dict_row
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
-from ispvm import __version__
-from ispvm.health.state import BRIEF, LABELS, State
-from ispvm.series.overview import Overview, Port, read_devices, read_ports, read_sites
+from ispvm.health.state import URGENCY, State
+from ispvm.series.overview import FAULTY_MINUTES, Overview, Port, read_devices, read_ports, read_sites
 from ispvm.series.query import STATEMENT_MS
-from ispvm.series.routes import cached_overview, sessions
+from ispvm.series.routes import cached_incidents, cached_overview, sessions
 from ispvm.store.pool import Connection, Pool, transaction
 from ispvm.web import show
 from ispvm.web.auth import (
     COOKIE,
-    ROLE_LABELS,
     Throttle,
     User,
     end_session,
@@ -34,73 +31,16 @@ from ispvm.web.auth import (
     new_secret,
     set_session,
 )
+from ispvm.web.page import NotFoundError, PageUser, page, page_user
 from ispvm.web.topology import HEIGHT, WIDTH, lay_out
 
 # Forms are small; nothing else is posted here.
 router = APIRouter(include_in_schema=False, max_body_size=64 * 1024)
 MIN_PASSWORD = 12
-# What needs somebody comes first.
-URGENCY = [State.DOWN, State.DEGRADED, State.AGENT_OFFLINE, State.STALE, State.NEVER, State.UP]
+# Days of incidents on the first page.
+DAYS = 30
 # argon2id with the library's parameters (RFC 9106, second choice). Takes tens of milliseconds: never on the event loop.
 _hasher = PasswordHasher()
-
-_pages = Environment(
-    loader=PackageLoader("ispvm.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_pages.filters |= {
-    "bps": show.bps,
-    "capacity": show.capacity,
-    "size": show.size,
-    "pct": show.pct,
-    "number": show.number,
-    "duration": show.duration,
-    "seconds": show.seconds,
-    "load_class": show.load_class,
-    "sparkline": show.sparkline,
-}
-_pages.globals |= {
-    "since": show.since,
-    "LABELS": LABELS,
-    "BRIEF": BRIEF,
-    "ROLE_LABELS": ROLE_LABELS,
-    "version": __version__,
-}
-
-
-class NotSignedInError(Exception):
-    """Sends a browser to the sign-in page."""
-
-
-async def page_user(request: Request) -> User:
-    """The user of a page; others are sent to sign in, also from within a refreshing page."""
-    user = await find_user(request)
-    if user is None:
-        raise NotSignedInError
-    return user
-
-
-PageUser = Annotated[User, Depends(page_user)]
-
-
-class NotFoundError(Exception):
-    """Shows the page for things that are not there (or not yours)."""
-
-
-async def to_missing(request: Request, error: Exception) -> Response:
-    """The answer to NotFoundError."""
-    problem = str(error) if isinstance(error, NotFoundError) else "There is no such page"
-    return _page("missing.html", 404, user=await find_user(request), problem=problem)
-
-
-async def to_login(request: Request, _: Exception) -> Response:
-    """The answer to NotSignedInError."""
-    if "hx-request" in request.headers:
-        return Response(status_code=401, headers={"HX-Redirect": "/login"})
-    return RedirectResponse("/login", 303)
-
-
-def _page(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
-    return HTMLResponse(_pages.get_template(template).render(**values), status, {"Cache-Control": "no-store"})
 
 
 # --- NOC home ---------------------------------------------------------------------------------------------------------
@@ -127,6 +67,7 @@ def _chart_port(found: Overview) -> Port | None:
 
 async def _home(request: Request, user: User) -> dict[str, Any]:
     found = await cached_overview(request, user)
+    _, incidents = await cached_incidents(request, user, DAYS)
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         events = await _recent_events(connection)
     urgency = {device.id: URGENCY.index(device.health.state) for device in found.devices.values()}
@@ -144,6 +85,9 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
         "by_site": by_site,
         "sites": sites,
         "busiest": found.busiest(),
+        "congested": found.congested(),
+        "faulty_minutes": FAULTY_MINUTES,
+        "incidents": incidents,
         "topology": lay_out(found),
         "width": WIDTH,
         "height": HEIGHT,
@@ -156,13 +100,13 @@ async def _home(request: Request, user: User) -> dict[str, Any]:
 @router.get("/")
 async def home(request: Request, user: PageUser) -> Response:
     """What needs attention now."""
-    return _page("home.html", **await _home(request, user))
+    return page("home.html", **await _home(request, user))
 
 
 @router.get("/partials/home")
 async def home_partial(request: Request, user: PageUser) -> Response:
     """The part of the home page that refreshes."""
-    return _page("home_live.html", **await _home(request, user))
+    return page("home_live.html", **await _home(request, user))
 
 
 # --- Router -----------------------------------------------------------------------------------------------------------
@@ -213,7 +157,7 @@ async def device(
     request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None
 ) -> Response:
     """One router."""
-    return _page("device.html", **await _device(request, user, device_id, port))
+    return page("device.html", **await _device(request, user, device_id, port))
 
 
 @router.get("/partials/devices/{device_id}")
@@ -221,7 +165,7 @@ async def device_partial(
     request: Request, user: PageUser, device_id: UUID, port: Annotated[str | None, Query(max_length=255)] = None
 ) -> Response:
     """The part of a router's page that refreshes."""
-    return _page("device_live.html", **await _device(request, user, device_id, port))
+    return page("device_live.html", **await _device(request, user, device_id, port))
 
 
 # --- Signing in and out -----------------------------------------------------------------------------------------------
@@ -236,7 +180,7 @@ async def login_form(request: Request) -> Response:
     """Name and password."""
     if await find_user(request) is not None:
         return RedirectResponse("/", 303)
-    return _page("login.html", user=None, problem="", name="")
+    return page("login.html", user=None, problem="", name="")
 
 
 @router.post("/login")
@@ -251,7 +195,7 @@ async def login(
     keys = (f"user {name.lower()}", _client(request))
     if (wait := throttle.wait(*keys)) > 0:
         problem = f"Too many attempts. Try again in {show.duration(wait + 1)}."
-        response = _page("login.html", 429, user=None, problem=problem, name=name)
+        response = page("login.html", 429, user=None, problem=problem, name=name)
         response.headers["Retry-After"] = str(int(wait) + 1)
         return response
     async with pool.connection() as connection:
@@ -259,7 +203,7 @@ async def login(
     right = await asyncio.to_thread(_verify, (row[1] if row else None) or _hash_of_nothing(), password)
     if row is None or row[1] is None or not right:
         throttle.failed(*keys)
-        return _page("login.html", 403, user=None, problem="Name or password is wrong.", name=name)
+        return page("login.html", 403, user=None, problem="Name or password is wrong.", name=name)
     throttle.succeeded(*keys)
     token = new_secret()
     async with pool.connection() as connection:
@@ -288,7 +232,7 @@ async def one_time_form(request: Request, token: str) -> Response:
     async with request.app.state.pool.connection() as connection:
         row = await (await connection.execute("select login_link_user(%s)", [hashed(token)])).fetchone()
     name = row[0] if row else None
-    return _page("one_time.html", 200 if name else 410, user=None, name=name)
+    return page("one_time.html", 200 if name else 410, user=None, name=name)
 
 
 @router.post("/login/one-time/{token}")
@@ -300,7 +244,7 @@ async def one_time(request: Request, token: str) -> Response:
             await connection.execute("select login_with_link(%s, %s)", [hashed(token), hashed(session)])
         ).fetchone()
     if row is None or not row[0]:
-        return _page("one_time.html", 410, user=None, name=None)
+        return page("one_time.html", 410, user=None, name=None)
     response = RedirectResponse("/account", 303)
     set_session(response, session)
     return response
@@ -321,7 +265,7 @@ async def logout(request: Request) -> Response:
 @router.get("/account")
 async def account(user: PageUser) -> Response:
     """Who am I, and my password."""
-    return _page("account.html", user=user, problem="", done=False)
+    return page("account.html", user=user, problem="", done=False)
 
 
 @router.post("/account/password")
@@ -345,10 +289,10 @@ async def set_password(
         if row is None or not await asyncio.to_thread(_verify, row[0], current):
             problem = "The current password is wrong."
     if problem:
-        return _page("account.html", 422, user=user, problem=problem, done=False)
+        return page("account.html", 422, user=user, problem=problem, done=False)
     password_hash = await asyncio.to_thread(_hasher.hash, new)
     key = hashed(request.cookies[COOKIE])
     async with pool.connection() as connection:
         await connection.execute("select set_password(%s, %s, %s)", [user.id, password_hash, key])
     request.app.state.sessions.forget(key)
-    return _page("account.html", user=await page_user(request), problem="", done=True)
+    return page("account.html", user=await page_user(request), problem="", done=True)

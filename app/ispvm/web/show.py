@@ -13,6 +13,10 @@ NOTHING = "–"
 _RATES = (("Tbit/s", 1e12), ("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3))
 
 
+# Kinds of incidents, in the order in which they are stacked.
+KINDS = (("reachability", "not reachable"), ("api", "API"), ("bgp", "BGP"), ("ospf", "OSPF"))
+
+
 def bps(value: float | None) -> str:
     """A rate in bit/s with three digits: 4.74 Gbit/s."""
     if value is None:
@@ -54,6 +58,15 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def each_second(value: float | None) -> str:
+    """A rate of events: 12/s, 0.4/s; below one in ten seconds by the minute."""
+    if not value:
+        return NOTHING
+    if value < 0.1:
+        return f"{value * 60:.1f}/min"
+    return f"{value:.1f}/s" if value < 10 else f"{number(value)}/s"
+
+
 def seconds(value: float | None) -> str:
     """A signed difference of clocks: +0.3 s."""
     if value is None:
@@ -79,13 +92,6 @@ def duration(seconds: float | None) -> str:
 def since(moment: datetime | None, now: datetime) -> str:
     """How long ago, or a dash."""
     return ago(moment, now) if moment else NOTHING
-
-
-def load_class(value: float | None) -> str:
-    """The colour class of a utilisation: calm below 50 %, full from 90 %."""
-    if value is None:
-        return "load-none"
-    return "load-low" if value < 50 else "load-mid" if value < 75 else "load-high" if value < 90 else "load-full"
 
 
 def sparkline(points: Sequence[tuple[float, float | None]], width: int = 120, height: int = 24) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ispvm.series.overview import Device, Link, Overview, Site
-from ispvm.web.show import load_class
 
 WIDTH, HEIGHT = 720.0, 400.0
 MARGIN_X, MARGIN_Y = 150.0, 88.0
@@ -127,10 +126,8 @@ def lay_out(overview: Overview) -> Topology:
         if any(end is None or end.device_id not in nodes for end in ends):
             continue
         a, b = [nodes[end.device_id] for end in ends if end is not None]
-        down = overview.link_down(link)
-        load = None if down else overview.link_load(link)  # what it carried before says nothing now
-        css = "load-down" if down else load_class(load)
+        seen = overview.link_seen(link)
         # Long lines run close to each other: their labels take turns.
         label_at = 0.5 if a.device.site_id == b.device.site_id else (0.5, 0.36, 0.64)[len(lines) % 3]
-        lines.append(Line(link, a, b, load, css, label_at))
+        lines.append(Line(link, a, b, seen.load_pct, seen.load_class, label_at))
     return Topology(spots, list(nodes.values()), lines)

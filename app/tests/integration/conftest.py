@@ -15,7 +15,8 @@ from ispvm import settings as config
 from ispvm.inventory.agents import enroll
 from ispvm.inventory.people import login_link
 from ispvm.inventory.seeds import apply
-from ispvm.series.cache import Cache
+from ispvm.series.budget import Budgets
+from ispvm.series.cache import Answers, Cache
 from ispvm.server import create_app
 from ispvm.settings import Settings
 from ispvm.store.migrate import migrate
@@ -68,7 +69,8 @@ async def make_world(settings: Settings, tmp_path: Path) -> AsyncIterator[Callab
     async with AsyncExitStack() as stack:
         app = create_app(settings)
         # Tests read what they just wrote.
-        app.state.overviews, app.state.answers, app.state.sessions = Cache(0), Cache(0), Cache(0)
+        app.state.overviews, app.state.sessions, app.state.incidents = Cache(0), Cache(0), Cache(0)
+        app.state.answers, app.state.budgets = Answers(None), Budgets(0)
         await stack.enter_async_context(app.router.lifespan_context(app))
 
         async def make() -> World:
@@ -81,7 +83,11 @@ async def make_world(settings: Settings, tmp_path: Path) -> AsyncIterator[Callab
             seed = seeds.load(path)
             enroll(settings, tenant, "pop", [s.key for s in seed.sites], hashlib.sha256(token.encode()).hexdigest())
             client = await stack.enter_async_context(
-                httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers={"Origin": ORIGIN})
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app),
+                    base_url=ORIGIN,
+                    headers={"Origin": ORIGIN, "X-Forwarded-For": "192.0.2.1"},  # as the proxy says it
+                )
             )
             link = login_link(settings, f"op-{tenant}", tenant, 5)
             answer = await client.post(link.removeprefix(ORIGIN))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -213,18 +212,17 @@ def test_a_chunk_that_is_read_is_not_dropped_under_its_reader(
     assert owner.execute(old).fetchone() == (0,)
 
 
-def test_closed_rollup_chunks_are_put_in_reading_order_once(settings: Settings, owner: psycopg.Connection) -> None:
-    owner.execute("delete from upkeep_ordered")
-    owner.execute("delete from rollup_1h where entity_id < 0")
+def test_landing_rows_that_are_not_packed_yet_stay(settings: Settings, owner: psycopg.Connection) -> None:
     owner.execute(
-        "insert into rollup_1h (tenant_id, device_id, entity_id, metric_id, hour, n, sum, min, max, samples)"
-        " select 1, 1, e, 1, date_trunc('hour', now()) - make_interval(days => 100, hours => h), 1, 1, 1, 1, '{1}'"
-        " from generate_series(1, 48) h, generate_series(-9, -1) e on conflict do nothing"
+        "insert into poll_device (tenant_id, device_id, ts, source) values (1, 3, now() - interval '500 days', 'x')"
     )
+    owner.execute(
+        "insert into rollup_dirty (tenant_id, device_id, type, hour, due)"
+        " values (1, 3, 'device', date_trunc('hour', now()) - interval '500 days', 'infinity')"
+    )
+    old = "select count(*) from poll_device where ts < now() - interval '490 days'"
+    upkeep(settings, now=True)
+    assert owner.execute(old).fetchone() == (1,)
+    owner.execute("delete from rollup_dirty where due = 'infinity'")
     assert upkeep(settings, now=True) is True
-    rows = owner.execute("select entity_id from rollup_1h where entity_id < 0 order by tableoid, ctid").fetchall()
-    changes = sum(a != b for a, b in pairwise(rows))
-    chunks = owner.execute("select count(distinct tableoid) from rollup_1h where entity_id < 0").fetchone()
-    assert chunks is not None
-    assert changes <= 9 * chunks[0]
-    assert upkeep(settings, now=True) is False
+    assert owner.execute(old).fetchone() == (0,)

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from feeder import Feeder, ms
 from ispvm.store.history import five_minute_means, incidents_a_day, top
+from ispvm.store.packing import STEP
 from ispvm.store.pool import transaction
 from ispvm_contract.ingest import Event
 from server_world import World
@@ -63,7 +64,9 @@ async def test_five_minute_means_are_those_of_their_minutes_and_what_is_missing_
         with pytest.raises(ValueError, match="five minutes"):
             await five_minute_means(connection, [1], ["interface.rx_bps"], start + timedelta(seconds=1), end)
     assert set(found) == {(e, m) for e in (entities[PORT], -1) for m in ("interface.rx_bps", "interface.tx_bps")}
-    assert found[entities[PORT], "interface.rx_bps"] == [v if v is None else pytest.approx(v, rel=1e-6) for v in wanted]
+    assert found[entities[PORT], "interface.rx_bps"] == [
+        v if v is None else pytest.approx(v, rel=STEP / 2) for v in wanted
+    ]
     assert found[-1, "interface.rx_bps"] == [None] * 36
     assert part[entities[PORT], "interface.rx_bps"] == found[entities[PORT], "interface.rx_bps"][1:-1]
 

@@ -81,6 +81,12 @@ def test_the_server_is_reached_over_tls_that_agents_trust(host: Host) -> None:
     assert head["Server"] == "nginx"
 
 
+def test_metrics_do_not_leave_the_host(host: Host) -> None:
+    for path in ("/metrics", "/metrics?x=1", "//metrics", "/%6detrics"):
+        status, _, body = request(host, path)
+        assert (status, "path" in body) == (404, False), path
+
+
 def test_a_client_cannot_claim_another_address(host: Host) -> None:
     _, _, body = request(host, "/", headers='{"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http"}')
     seen = json.loads(body)["headers"]

@@ -186,24 +186,25 @@ create table login_session (
     token_sha256 bytea primary key check (length(token_sha256) = 32),
     tenant_id smallint not null references tenant,
     user_id integer not null references app_user on delete cascade,
+    -- Whoever came by a one-time link may set a password without knowing the old one.
+    by_link boolean not null default false,
     created_at timestamptz not null default now(),
     seen_at timestamptz not null default now()
 );
 create index on login_session (user_id);
 
--- Isolation. The server sees one tenant a transaction; owner and worker see all.
-do $$
-declare name text;
+-- Isolation. The server sees one tenant a transaction; owner and worker see all. For every table with a tenant_id.
+create function isolate(name regclass) returns void language plpgsql as $$
 begin
-    foreach name in array array['site', 'agent', 'agent_site', 'device', 'entity', 'entity_set', 'link', 'dependency',
-        'probe_target', 'agent_router', 'app_user', 'login_link', 'login_session']
-    loop
-        execute format('alter table %I enable row level security, force row level security', name);
-        execute format('create policy tenant on %I to ispvm using (tenant_id = (select current_tenant()))', name);
-        execute format('create policy everything on %I to ispvm_owner, ispvm_worker using (true)', name);
-        execute format('grant select on %I to ispvm_worker', name);
-    end loop;
+    execute format('alter table %s enable row level security, force row level security', name);
+    execute format('create policy tenant on %s to ispvm using (tenant_id = (select current_tenant()))', name);
+    execute format('create policy everything on %s to ispvm_owner, ispvm_worker using (true)', name);
+    execute format('grant select on %s to ispvm_worker', name);
 end $$;
+revoke execute on function isolate(regclass) from public;
+select isolate(name) from unnest(array['site', 'agent', 'agent_site', 'device', 'entity', 'entity_set',
+    'link', 'dependency', 'probe_target', 'agent_router',
+    'app_user', 'login_link', 'login_session']::regclass[]) name;
 alter table tenant enable row level security, force row level security;
 create policy tenant on tenant to ispvm using (id = (select current_tenant()));
 create policy everything on tenant to ispvm_owner, ispvm_worker using (true);
@@ -214,7 +215,6 @@ grant update (version, capabilities, started_at, last_heartbeat, last_batch, clo
     buffer_depth, buffer_bytes, oldest_buffered, dropped_batches) on agent to ispvm;
 grant select, insert, update on device, entity, entity_set, agent_router to ispvm;
 grant select on app_user to ispvm;
-grant update (password_hash) on app_user to ispvm;
 grant select, delete on login_session to ispvm;
 
 -- What must be answered before a tenant is known. Each takes a secret's hash (or a name) and gives one row or none.
@@ -228,13 +228,14 @@ begin atomic
 end;
 
 create function user_by_session(hash bytea)
-    returns table (id integer, tenant_id smallint, tenant_name text, name text, role text, has_password boolean)
+    returns table (id integer, tenant_id smallint, tenant_name text, name text, role text, has_password boolean,
+                   by_link boolean)
     language sql volatile security definer set search_path = public, pg_temp
 begin atomic
     update login_session set seen_at = now()
         where token_sha256 = hash and seen_at < now() - interval '1 minute'
           and seen_at > now() - interval '12 hours' and created_at > now() - interval '30 days';
-    select u.id, u.tenant_id, t.name, u.name, u.role, u.password_hash is not null
+    select u.id, u.tenant_id, t.name, u.name, u.role, u.password_hash is not null, s.by_link
     from login_session s join app_user u on u.id = s.user_id join tenant t on t.id = u.tenant_id
     where s.token_sha256 = hash and not u.disabled
       and s.seen_at > now() - interval '12 hours' and s.created_at > now() - interval '30 days';
@@ -264,7 +265,8 @@ begin
           and u.id = l.user_id and not u.disabled
         returning l.* into who;
     if not found then return false; end if;
-    insert into login_session (token_sha256, tenant_id, user_id) values (session_hash, who.tenant_id, who.user_id);
+    insert into login_session (token_sha256, tenant_id, user_id, by_link)
+        values (session_hash, who.tenant_id, who.user_id, true);
     return true;
 end $$;
 
@@ -281,7 +283,16 @@ begin atomic
     delete from login_session where token_sha256 = hash;
 end;
 
+-- A new password ends every other session of its user.
+create function set_password(who integer, new_hash text, keep_session bytea) returns void
+    language sql security definer set search_path = public, pg_temp
+begin atomic
+    update app_user set password_hash = new_hash where id = who and not disabled;
+    update login_session set by_link = false where token_sha256 = keep_session and user_id = who;
+    delete from login_session where user_id = who and token_sha256 <> keep_session;
+end;
+
 revoke execute on function agent_by_token(bytea), user_by_session(bytea), user_by_name(text), login_link_user(bytea),
-    login_with_link(bytea, bytea), open_session(integer, bytea), close_session(bytea) from public;
+    login_with_link(bytea, bytea), open_session(integer, bytea), close_session(bytea), set_password(integer, text, bytea) from public;
 grant execute on function agent_by_token(bytea), user_by_session(bytea), user_by_name(text), login_link_user(bytea),
-    login_with_link(bytea, bytea), open_session(integer, bytea), close_session(bytea) to ispvm;
+    login_with_link(bytea, bytea), open_session(integer, bytea), close_session(bytea), set_password(integer, text, bytea) to ispvm;

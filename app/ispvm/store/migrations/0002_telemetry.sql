@@ -1,13 +1,17 @@
 -- Telemetry. A landing row is a poll: everything one router answered about one entity type at one moment, one array per
 -- registry metric in the order of the poll's key set. Column names and types follow the registry (a test compares them).
 -- The unique index is the only one on raw data; with `set_id` in it two key sets may share a moment.
+-- Landing rows live until their day is packed (0003) and two days are over.
+--
+-- A later migration makes a new landing table with `create table poll_X (…)` and `select landing_table('poll_X')`, and
+-- widens one with `alter table poll_X add column …` and `select landing_view('poll_X')`.
 
 create table poll_device (
     tenant_id smallint not null,
     device_id integer not null,
     ts timestamptz not null,
     interval_s real,
-    quality smallint not null default 0,  -- 0 good, 1 estimated, 2 stale
+    quality smallint not null default 0,  -- 0 good, 1 estimated, 2 stale; + 4 when it arrived late
     source text not null,
     reset smallint[],
     up boolean,
@@ -122,48 +126,47 @@ create table event (
     unique (tenant_id, ts, id)
 );
 
--- One row an entity, metric and hour. `rollup_1m` keeps the hour's 60 minute means (extremes only where a minute has
--- several samples), `rollup_1h` what merges exactly: n, sum, min, max, and the samples themselves for a true percentile.
-create table metric (
-    id smallint generated always as identity primary key,
-    name text not null unique
-);
+-- Landing rows as plain rows, one line an entity and moment, in the view sample_X of poll_X. Every column that is not
+-- among the first, which all landing tables share, is a metric. Row-level security is the reader's own.
+create function landing_view(landing regclass) returns void language plpgsql as $$
+declare
+    kind text := substr(landing::text, 6);
+    metrics text[] := array(
+        select quote_ident(attname) from pg_attribute
+        where attrelid = landing and attnum > 0 and not attisdropped and attname <> all (array['tenant_id', 'device_id',
+            'ts', 'set_id', 'interval_s', 'quality', 'source', 'reset']) order by attnum);
+    of_sets boolean := exists (select from pg_attribute where attrelid = landing and attname = 'set_id');
+    columns text := array_to_string(metrics, ', ');
+    arrays text := 'p.' || array_to_string(metrics, ', p.');
+begin
+    execute format('create or replace view sample_%s with (security_invoker = true) as ', kind) || case when of_sets then
+        'select p.tenant_id, p.device_id, s.entities[u.at] as entity_id, p.ts, p.interval_s, p.quality, p.source,'
+        ' coalesce(u.at - 1 = any (p.reset), false) as reset, u.' || array_to_string(metrics, ', u.') ||
+        format(' from %s p join entity_set s on s.id = p.set_id', landing) ||
+        format(' cross join lateral unnest(%s) with ordinality as u(%s, at)', arrays, columns)
+    else
+        'select p.tenant_id, p.device_id, e.id as entity_id, p.ts, p.interval_s, p.quality, p.source,'
+        ' coalesce(cardinality(p.reset), 0) > 0 as reset, ' || arrays ||
+        format(' from %s p join entity e on e.device_id = p.device_id and e.type = %L', landing, kind)
+    end;
+    execute format('grant select on sample_%s to ispvm, ispvm_worker', kind);
+end $$;
 
-create table rollup_1m (
-    tenant_id smallint not null,
-    device_id integer not null,
-    entity_id integer not null,
-    metric_id smallint not null,
-    hour timestamptz not null,
-    mean real[] not null,
-    low real[],
-    high real[],
-    unique (entity_id, metric_id, hour)
-);
+create function landing_table(landing regclass) returns void language plpgsql as $$
+begin
+    perform create_hypertable(landing, by_range('ts', interval '1 day'), create_default_indexes => false);
+    perform isolate(landing);
+    perform landing_view(landing);
+    execute format('grant select, insert, update on %s to ispvm', landing);
+    -- append-only: vacuum by inserts, freeze early
+    execute format('alter table %s set (autovacuum_vacuum_insert_scale_factor = 0.05)', landing);
+end $$;
+revoke execute on function landing_view(regclass), landing_table(regclass) from public;
 
-create table rollup_1h (
-    tenant_id smallint not null,
-    device_id integer not null,
-    entity_id integer not null,
-    metric_id smallint not null,
-    hour timestamptz not null,
-    n integer not null,
-    sum double precision not null,
-    min real not null,
-    max real not null,
-    resets smallint not null default 0,
-    samples real[] not null,
-    unique (entity_id, metric_id, hour)
-);
+select landing_table(name) from unnest(array['poll_device', 'poll_interface', 'poll_bgp_peer', 'poll_ospf_neighbor',
+    'poll_probe_target']::regclass[]) name;
 
-select create_hypertable('poll_device', by_range('ts', interval '1 day'), create_default_indexes => false);
-select create_hypertable('poll_interface', by_range('ts', interval '1 day'), create_default_indexes => false);
-select create_hypertable('poll_bgp_peer', by_range('ts', interval '1 day'), create_default_indexes => false);
-select create_hypertable('poll_ospf_neighbor', by_range('ts', interval '1 day'), create_default_indexes => false);
-select create_hypertable('poll_probe_target', by_range('ts', interval '1 day'), create_default_indexes => false);
 select create_hypertable('event', by_range('ts', interval '7 days'), create_default_indexes => false);
-select create_hypertable('rollup_1m', by_range('hour', interval '7 days'), create_default_indexes => false);
-select create_hypertable('rollup_1h', by_range('hour', interval '30 days'), create_default_indexes => false);
 
 -- The newest poll of each kind a device sends (a kind is a key set and the columns that came). Latest values are read from
 -- the landing rows these point at: one small update a poll instead of one an entity.
@@ -175,6 +178,7 @@ create table latest_poll (
     columns text[] not null,
     ts timestamptz not null,
     interval_s real,
+    period_s real,  -- how often it really comes: slower columns travel in fewer polls than their interval says
     primary key (device_id, type, set_id, columns)
 ) with (fillfactor = 50);
 
@@ -198,26 +202,8 @@ create table ingest_batch (
 );
 create index on ingest_batch (received_at);
 
-do $$
-declare name text;
-begin
-    foreach name in array array['poll_device', 'poll_interface', 'poll_bgp_peer', 'poll_ospf_neighbor',
-        'poll_probe_target', 'event', 'rollup_1m', 'rollup_1h', 'latest_poll', 'rollup_dirty', 'ingest_batch']
-    loop
-        execute format('alter table %I enable row level security, force row level security', name);
-        execute format('create policy tenant on %I to ispvm using (tenant_id = (select current_tenant()))', name);
-        execute format('create policy everything on %I to ispvm_owner, ispvm_worker using (true)', name);
-        execute format('grant select on %I to ispvm, ispvm_worker', name);
-        if name like 'poll\_%' then
-            -- append-only tables: vacuum by inserts, freeze early
-            execute format('alter table %I set (autovacuum_vacuum_insert_scale_factor = 0.05)', name);
-        end if;
-    end loop;
-end $$;
-
-grant insert, update on poll_device, poll_interface, poll_bgp_peer, poll_ospf_neighbor, poll_probe_target,
-    latest_poll, rollup_dirty to ispvm;
+select isolate(name) from unnest(array['event', 'latest_poll', 'rollup_dirty', 'ingest_batch']::regclass[]) name;
+grant select on event, latest_poll, rollup_dirty, ingest_batch to ispvm;
+grant insert, update on latest_poll, rollup_dirty to ispvm;
 grant insert on event, ingest_batch to ispvm;
-grant insert, update, delete on rollup_1m, rollup_1h to ispvm_worker;
 grant update, delete on rollup_dirty to ispvm_worker;
-grant select on metric to ispvm, ispvm_worker;

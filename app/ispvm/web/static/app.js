@@ -20,18 +20,63 @@
     return newDay ? `${clock.format(moment)}\n${date.format(moment)}` : clock.format(moment);
   });
 
-  async function read(box, metric, seconds) {
-    const end = Math.floor(Date.now() / 1000);
-    const query = new URLSearchParams({
-      device: box.dataset.device, key: box.dataset.key, metric, from: end - seconds, to: end,
-      max_points: Math.max(60, Math.min(600, Math.floor(box.clientWidth / 2))),
-    });
-    const answer = await fetch(`/api/v1/series?${query}`, { headers: { Accept: "application/json" } });
+  async function json(path, query) {
+    const answer = await fetch(`${path}?${new URLSearchParams(query)}`, { headers: { Accept: "application/json" } });
     if (answer.status === 401) { location.assign("/login"); }
     const body = await answer.json();
     if (!answer.ok) throw new Error(`${body.problem}; ${body.fix}`);
     return body;
   }
+
+  function read(box, metric, seconds) {
+    const end = Math.floor(Date.now() / 1000);
+    return json("/api/v1/series", {
+      device: box.dataset.device, key: box.dataset.key, metric, from: end - seconds, to: end,
+      max_points: Math.max(60, Math.min(600, Math.floor(box.clientWidth / 2))),
+    });
+  }
+
+  // A value between two gaps is no line: it is drawn as a point.
+  const lonely = (u, index) => u.data[index].flatMap((v, at, all) => v != null && all[at - 1] == null && all[at + 1] == null ? [at] : []);
+  const line = { spanGaps: false, points: { show: true, size: 3, filter: lonely }, value: (_, v) => bits(v) };
+  const size = (plot) => ({ width: plot.clientWidth, height: innerWidth < 760 ? 220 : 260 });
+  const axes = (values) => {
+    const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
+    return [{ ...axis, values }, { ...axis, size: 82, values: (_, ticks) => ticks.map(bits) }];
+  };
+  const upwards = { range: (_, low, high) => [0, (high || 1) * 1.08] };
+
+  // Lines over the plot: { at } upright at a time, { level, label } across at a value.
+  const marks = (list) => (u) => {
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.lineWidth = devicePixelRatio;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "bottom";
+    ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    for (const { at, level, label, stroke } of list) {
+      if (at == null && level == null) continue;
+      ctx.strokeStyle = ctx.fillStyle = stroke;
+      ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+      ctx.beginPath();
+      if (at != null) {
+        const x = u.valToPos(at, "x", true);
+        ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height);
+      } else {
+        const y = u.valToPos(level, "y", true);
+        ctx.moveTo(bbox.left, y); ctx.lineTo(bbox.left + bbox.width, y);
+        ctx.save();
+        ctx.setLineDash([]);
+        ctx.strokeStyle = colour("--card");
+        ctx.lineWidth = 4 * devicePixelRatio;
+        ctx.strokeText(label, bbox.left + 6 * devicePixelRatio, y - 2 * devicePixelRatio);
+        ctx.restore();
+        ctx.fillText(label, bbox.left + 6 * devicePixelRatio, y - 2 * devicePixelRatio);
+      }
+      ctx.stroke();
+    }
+    ctx.restore();
+  };
 
   class Chart {
     constructor(box) {
@@ -46,11 +91,9 @@
           this.refresh();
         });
       }
-      new ResizeObserver(() => this.uplot && this.uplot.setSize(this.size())).observe(this.plot);
+      new ResizeObserver(() => this.uplot && this.uplot.setSize(size(this.plot))).observe(this.plot);
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     }
-
-    size() { return { width: this.plot.clientWidth, height: innerWidth < 760 ? 220 : 260 }; }
 
     async refresh() {
       const seconds = this.seconds;
@@ -70,15 +113,12 @@
       const data = [rx.t, rx.avg, tx.avg, rx.max];
       const now = Date.now() / 1000;
       if (this.uplot) this.uplot.destroy();
-      // A value between two gaps is no line: it is drawn as a point.
-      const lonely = (u, index) => u.data[index].flatMap((v, at, all) => v != null && all[at - 1] == null && all[at + 1] == null ? [at] : []);
-      const line = { spanGaps: false, points: { show: true, size: 3, filter: lonely }, value: (_, v) => bits(v) };
-      const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
       this.uplot = new uPlot({
-        ...this.size(),
+        ...size(this.plot),
         cursor: { drag: { x: false, y: false } },
-        scales: { x: { min: now - this.seconds, max: now }, y: { range: (_, low, high) => [0, (high || 1) * 1.08] } },
-        axes: [{ ...axis, values: times }, { ...axis, size: 82, values: (_, ticks) => ticks.map(bits) }],
+        scales: { x: { min: now - this.seconds, max: now }, y: upwards },
+        axes: axes(times),
+        hooks: { draw: [marks(rx.resets.map((at) => ({ at: rx.t[at] + rx.step_s / 2, stroke: colour("--degraded") })))] },
         series: [
           { label: "Time", value: (_, t) => t == null ? "–" : full.format(new Date(t * 1000)) },
           { ...line, label: "In", stroke: colour("--in"), fill: colour("--in-fill"), width: 1.6 },
@@ -91,13 +131,54 @@
       const parts = [`${rx.step_s >= 3600 ? rx.step_s / 3600 + " h" : rx.step_s >= 60 ? rx.step_s / 60 + " min" : rx.step_s + " s"} per point`];
       if (rx.resolution !== "raw") parts.push(`from ${rx.resolution} rollups`);
       if (gaps) parts.push(`${gaps} without data`);
-      if (rx.resets.length) parts.push(`${rx.resets.length} counter resets`);
+      if (rx.resets.length) parts.push(`${rx.resets.length} counter reset${rx.resets.length > 1 ? "s" : ""} (dashed)`);
       if (!known.length) parts.push("nothing was measured in this range");
       this.note.textContent = parts.join(" · ");
     }
   }
 
-  for (const box of document.querySelectorAll(".chart")) {
+  // A month as it is billed: means and peaks of five minutes, and the 95th percentile of each direction across them.
+  class Month {
+    constructor(box) {
+      this.plot = box.querySelector(".plot");
+      this.note = box.querySelector(".note");
+      new ResizeObserver(() => this.uplot && this.uplot.setSize(size(this.plot))).observe(this.plot);
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+      json("/api/v1/reports/p95/picture", { device: box.dataset.device, key: box.dataset.key, month: box.dataset.month, zone: box.dataset.zone })
+        .then((body) => { this.body = body; this.draw(); })
+        .catch((error) => { this.note.textContent = `No chart: ${error.message}`; });
+    }
+
+    draw() {
+      if (!this.body) return;
+      const { t, time_zone: zone, received, received_high, sent, sent_high, received_p95, sent_p95, step_s, end } = this.body;
+      const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: zone });
+      const moment = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZone: zone });
+      if (this.uplot) this.uplot.destroy();
+      this.uplot = new uPlot({
+        ...size(this.plot),
+        cursor: { drag: { x: false, y: false } },
+        tzDate: (at) => uPlot.tzDate(new Date(at * 1000), zone),
+        scales: { x: { min: t[0], max: Date.parse(end) / 1000 }, y: upwards },
+        axes: axes((_, ticks) => ticks.map((at) => day.format(new Date(at * 1000)))),
+        hooks: { draw: [marks([
+          { level: received_p95, label: `in 95 %: ${bits(received_p95)}`, stroke: colour("--in") },
+          { level: sent_p95, label: `out 95 %: ${bits(sent_p95)}`, stroke: colour("--out") },
+        ])] },
+        series: [
+          { label: "Time", value: (_, at) => at == null ? "–" : moment.format(new Date(at * 1000)) },
+          { ...line, label: "In", stroke: colour("--in"), fill: colour("--in-fill"), width: 1.4 },
+          { ...line, label: "Out", stroke: colour("--out"), width: 1.4 },
+          { ...line, label: "In, highest 5 min", stroke: colour("--in"), width: 0.8, dash: [2, 3] },
+          { ...line, label: "Out, highest 5 min", stroke: colour("--out"), width: 0.8, dash: [2, 3] },
+        ],
+      }, [t, received, sent, received_high, sent_high], this.plot);
+      this.note.textContent = `${step_s / 60} min per point · ${zone} · dashed across: 95th percentile of five-minute means`;
+    }
+  }
+
+  for (const box of document.querySelectorAll(".month")) new Month(box);
+  for (const box of document.querySelectorAll(".chart:not(.month)")) {
     const chart = new Chart(box);
     chart.refresh();
     setInterval(() => { if (!document.hidden && chart.seconds <= 86400) chart.refresh(); }, 10_000);

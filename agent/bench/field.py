@@ -1,0 +1,108 @@
+"""What outage.py and soak.py share: a fleet of routers on loopback, a receiver, and a real agent, each a process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import trustme
+from ispvm_agent import credentials
+
+_AGENT = """
+import asyncio, sys
+from pathlib import Path
+from ispvm_agent import config, daemon, service
+service.log_to_journal()
+asyncio.run(daemon.run(config.load(Path(sys.argv[1])), metrics_port=int(sys.argv[2])))
+"""
+_ROUTERS = """
+import asyncio, sys
+from fleet import FakeRouter
+async def work():
+    FakeRouter.interfaces = int(sys.argv[2])
+    server = await asyncio.get_running_loop().create_server(FakeRouter, "0.0.0.0", int(sys.argv[1]), backlog=4096)
+    print("ready", flush=True)
+    await server.serve_forever()
+asyncio.run(work())
+"""
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Field:
+    """The processes around one directory. Everything started is stopped by `close`."""
+
+    def __init__(self, directory: Path, routers: int, interfaces: int, fast_seconds: float) -> None:
+        """Write certificates, credentials and the agent's configuration; start nothing."""
+        self.directory, self.routers, self.interfaces = directory, routers, interfaces
+        self.receiver_port, self.router_port, self.metrics_port = free_port(), free_port(), free_port()
+        self.started: list[subprocess.Popen[bytes]] = []
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(directory / "ca.crt"))
+        leaf = authority.issue_cert("127.0.0.1")
+        leaf.private_key_pem.write_to_path(str(directory / "key.pem"))
+        leaf.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+        secrets = directory / "credentials"
+        secrets.mkdir()
+        (secrets / credentials.SERVER_TOKEN).write_text("a-token")
+        (secrets / credentials.router_credential("routers")).write_text("p")
+        tiers = (
+            f"fast_seconds = {fast_seconds}\nmedium_seconds = {2 * fast_seconds}\nslow_seconds = {10 * fast_seconds}\n"
+        )
+        text = (
+            f'schema_version = 1\n[agent]\nname = "bench"\ntenant = "bench"\n'
+            f'[server]\nurl = "https://127.0.0.1:{self.receiver_port}"\nca_file = "{directory}/ca.crt"\n'
+            f'[polling]\n{tiers}[spool]\ndirectory = "{directory}/state"\n'
+        )
+        for number in range(routers):
+            text += (
+                f'[[router]]\nname = "R{number}"\nsite = "s"\naddress = "127.1.{number // 250}.{number % 250 + 1}"\n'
+                f'port = {self.router_port}\nuser = "u"\ntls = "off"\ncredential = "routers"\n'
+            )
+        (directory / "agent.toml").write_text(text)
+
+    def _start(self, *arguments: str, ready: bool = True, log: str = "") -> subprocess.Popen[bytes]:
+        here = Path(__file__).parent
+        path = [str(here), *sys.path]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path),
+                       "CREDENTIALS_DIRECTORY": str(self.directory / "credentials")}  # fmt: skip
+        with (self.directory / (log or "other.log")).open("ab") as errors:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=errors
+            )
+        self.started.append(process)
+        if ready and process.stdout is not None and process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{arguments[0]} did not start; see {self.directory}")
+        return process
+
+    def start_routers(self) -> subprocess.Popen[bytes]:
+        """All routers, on one port of many loopback addresses."""
+        return self._start("-c", _ROUTERS, str(self.router_port), str(self.interfaces))
+
+    def start_receiver(self) -> subprocess.Popen[bytes]:
+        """The receiver, with the ledger it had before."""
+        at = str(self.directory)
+        return self._start(str(Path(__file__).parent / "receiver.py"), str(self.receiver_port), f"{at}/cert.pem",
+                           f"{at}/key.pem", f"{at}/ledger.sqlite3")  # fmt: skip
+
+    def start_agent(self) -> subprocess.Popen[bytes]:
+        """The real daemon; does not wait for it."""
+        return self._start("-c", _AGENT, str(self.directory / "agent.toml"), str(self.metrics_port), ready=False,
+                           log="agent.log")  # fmt: skip
+
+    def close(self) -> None:
+        """Stop all that still runs."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()

@@ -1,0 +1,186 @@
+"""Samples of one entity over a range: packed days, and the landing rows of hours that are not packed yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ispvm.store.columns import LATE, array_columns, columns, table
+from ispvm.store.packing import DAY_SECONDS, Samples, unpack
+from ispvm.store.pool import Connection
+from ispvm.store.rollup import UTILIZATION, merge_stretches, utilization
+
+EPOCH = date(1970, 1, 1)
+# The packed days follow within minutes; while the worker is down, no more than this is read from landing rows.
+TAIL = timedelta(hours=25)
+DAYS_OF = (
+    "select day - '1970-01-01'::date, samples, low, high, resets, late from sample_day"
+    " where entity_id = %(entity)s and metric_id = (select id from metric where name = %(metric)s)"
+    " and day >= %(from)s and day <= %(to)s order by day"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An entity as the store knows it."""
+
+    id: int
+    device_id: int
+    type: str
+    capacity_bps: int | None = None
+
+
+@dataclass(slots=True)
+class Track:
+    """Samples in the order of time: `seconds` since 1970, `values`, and their extremes `low` and `high`, which are
+    `values` itself unless `minutes`, the samples being minute means. `late` are stretches: first, last, first, last, …
+    """
+
+    seconds: NDArray[np.int64]
+    values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    resets: list[int]
+    late: list[int]
+    minutes: bool = False
+
+
+def _sources(metric: str) -> list[str]:
+    """The metrics whose samples make up a metric's."""
+    return ["interface.rx_bps", "interface.tx_bps"] if metric == UTILIZATION else [metric]
+
+
+async def read_samples(connection: Connection, subject: Subject, metric: str, start: datetime, end: datetime) -> Track:
+    """Every sample from `start` until before `end`. Utilisation is worked out from the capacity of today."""
+    # Marks before days: what is packed in between is then read twice, never missed.
+    found = await connection.execute(
+        "select min(hour) from rollup_dirty where device_id = %s and type = %s and hour > %s",
+        [subject.device_id, subject.type, datetime.now(start.tzinfo) - TAIL],
+    )
+    row = await found.fetchone()
+    unpacked: datetime | None = row[0] if row else None
+    names = _sources(metric)
+    tracks = [await _packed(connection, subject, name, start, end) for name in names]
+    if unpacked is not None and unpacked < end:
+        tail = await _unpacked(connection, subject, names, max(start, unpacked), end)
+        tracks = [_joined(track, more) for track, more in zip(tracks, tail, strict=True)]
+    if metric == UTILIZATION:
+        tracks = [_used(tracks[0], tracks[1], subject.capacity_bps or 1)]
+    return _cut(tracks[0], start.timestamp(), end.timestamp())
+
+
+async def _packed(connection: Connection, subject: Subject, metric: str, start: datetime, end: datetime) -> Track:
+    parameters = {"entity": subject.id, "metric": metric, "from": start.date(), "to": end.date()}
+    rows = await connection.execute(DAYS_OF, parameters, binary=True)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    resets: list[int] = []
+    late: list[int] = []
+    minutes = False
+    async for day, packed, low, high, reset, stretches in rows:
+        midnight = day * DAY_SECONDS
+        samples = unpack(packed)
+        mean = samples.values
+        parts.append(
+            (
+                samples.seconds + np.int64(midnight),
+                mean,
+                unpack(low).values if low else mean,
+                unpack(high).values if high else mean,
+            )
+        )
+        minutes |= low is not None
+        resets += [midnight + second for second in reset or ()]
+        late += [midnight + second for second in stretches or ()]
+    if not parts:
+        nothing = np.empty(0)
+        return Track(np.empty(0, np.int64), nothing, nothing, nothing, [], [])
+    seconds, mean, low, high = (np.concatenate([part[at] for part in parts]) for at in range(4))
+    return Track(seconds, mean, low, high, resets, late, minutes)
+
+
+@cache
+def _landing(entity_type: str, names: tuple[str, ...]) -> str:
+    there = columns(entity_type)
+    of_sets = array_columns(entity_type)
+    values = ", ".join(f"p.{there[name].name}{'[s.at]' if of_sets else ''}" for name in names)
+    reset = "coalesce(s.at - 1 = any(p.reset), false)" if of_sets else "coalesce(cardinality(p.reset), 0) > 0"
+    places = (
+        " join (select id, array_position(entities, %(entity)s) as at from entity_set where device_id = %(device)s"
+        " and type = %(type)s and %(entity)s = any(entities)) s on s.id = p.set_id"
+    )
+    return (
+        f"select extract(epoch from p.ts)::float8, p.quality, {reset}, {values} from {table(entity_type)} p"  # noqa: S608
+        f"{places if of_sets else ''} where p.device_id = %(device)s and p.ts >= %(from)s and p.ts < %(to)s"
+        " order by p.ts"
+    )
+
+
+async def _unpacked(
+    connection: Connection, subject: Subject, names: list[str], start: datetime, end: datetime
+) -> list[Track]:
+    rows = await connection.execute(
+        _landing(subject.type, tuple(names)).encode(),
+        {"device": subject.device_id, "entity": subject.id, "type": subject.type, "from": start, "to": end},
+        binary=True,
+    )
+    found = [row async for row in rows]
+    tracks = []
+    for at in range(3, 3 + len(names)):
+        there = [row for row in found if row[at] is not None]
+        seconds = np.array([int(row[0]) for row in there], np.int64)
+        values = np.array([float(row[at]) for row in there], np.float64)
+        resets = [int(row[0]) for row in found if row[2]]
+        late = merge_stretches([], [int(row[0]) for row in found if row[1] >= LATE])
+        tracks.append(Track(seconds, values, values, values, resets, late))
+    return tracks
+
+
+def _joined(one: Track, newer: Track) -> Track:
+    """Both together; where both have a moment, `newer` says what it was."""
+    if not len(newer.seconds):
+        return one
+    seconds = np.concatenate((one.seconds, newer.seconds))
+    order = np.argsort(seconds, kind="stable")
+    ordered = seconds[order]
+    keep = order[np.append(ordered[1:] != ordered[:-1], True)]
+    columns_ = [np.concatenate((getattr(one, n), getattr(newer, n)))[keep] for n in ("values", "low", "high")]
+    moments = [*newer.late[::2], *newer.late[1::2]]
+    return Track(
+        seconds[keep],
+        columns_[0],
+        columns_[1],
+        columns_[2],
+        sorted({*one.resets, *newer.resets}),
+        merge_stretches(one.late, moments),
+        one.minutes,
+    )
+
+
+def _used(rx: Track, tx: Track, capacity_bps: int) -> Track:
+    def side_used(which: str) -> Samples:
+        # Seconds since 1970 fit where seconds of the day do.
+        sides = [Samples(side.seconds.astype(np.int32), getattr(side, which)) for side in (rx, tx)]
+        return utilization(sides[0], sides[1], capacity_bps)
+
+    mean = side_used("values")
+    minutes = rx.minutes or tx.minutes
+    low, high = (side_used("low").values, side_used("high").values) if minutes else (mean.values, mean.values)
+    return Track(mean.seconds.astype(np.int64), mean.values, low, high, rx.resets, rx.late, minutes)
+
+
+def _cut(track: Track, start: float, end: float) -> Track:
+    first, last = np.searchsorted(track.seconds, [start, end])
+    return Track(
+        track.seconds[first:last],
+        track.values[first:last],
+        track.low[first:last],
+        track.high[first:last],
+        [second for second in track.resets if start <= second < end],
+        track.late,
+        track.minutes,
+    )
