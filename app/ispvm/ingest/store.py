@@ -27,6 +27,7 @@ from ispvm.store.pool import Connection
 QUALITY = {"good": 0, "estimated": 1, "stale": 2}
 # An hour is packed when it is over and its last polls are here, not all routers at once; until then whoever reads takes
 # its samples from the landing rows. What comes later than that is packed at once.
+PACKED_HOURS = 1
 CLOSING = timedelta(minutes=2)
 SPREAD_SECONDS = 1200
 # A poll that takes longer to arrive than this was kept back by an outage.
@@ -373,8 +374,8 @@ async def _point_to_latest(
 
 
 def _due(device: int, hour: datetime, now: datetime) -> datetime:
-    spread = timedelta(seconds=device * 7919 % SPREAD_SECONDS)
-    return max(now, hour + timedelta(hours=1) + CLOSING + spread)
+    end = hour.replace(hour=hour.hour // PACKED_HOURS * PACKED_HOURS) + timedelta(hours=PACKED_HOURS)
+    return max(now, end + CLOSING + timedelta(seconds=device * 7919 % SPREAD_SECONDS))
 
 
 async def _mark_dirty(cursor: Any, sender: Sender, touched: Iterable[tuple[str, int, datetime]], now: datetime) -> None:
