@@ -1,4 +1,4 @@
-"""Caches with one computation at a time per key: objects in memory, and encoded answers in memory or in valkey."""
+"""Caches with one computation at a time per key: of objects, and of encoded answers."""
 
 from __future__ import annotations
 

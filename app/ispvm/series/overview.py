@@ -299,8 +299,7 @@ async def read_some_ports(connection: Connection, devices: list[int], now: datet
         {"busiest": wanted, "devices": devices, "limit": 2 * LIMITS["links"]},
     )
     ports = {port.id: port async for port in cursor}
-    owners = list({port.device_id for port in ports.values()})
-    latest = await latest_some(connection, "interface", owners, list(ports), _SHOWN, now)
+    latest = await latest_some(connection, "interface", list(ports), _SHOWN, now)
     for port in ports.values():
         port.values = latest.get(port.id, {})
     return ports
