@@ -38,10 +38,11 @@ class ConfigError(ValueError):
 
 
 class Agent(Struct, frozen=True, kw_only=True):
-    """Who this agent is."""
+    """Who this agent is, and optionally which list of commands the site has approved (`ispvm-agent transparency`)."""
 
     name: Name
     tenant: Name
+    commands_sha256: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
 
 class Server(Struct, frozen=True, kw_only=True):

@@ -219,15 +219,14 @@ class Poller:
         answered = [(reply.done, command) for command, reply in replies.items() if reply.done is not None]
         for done, command in sorted(answered, key=lambda one: one[0]):
             took[command], before = (done - before) * 1000, done
-        payer = {question: name for name, (_, needed) in reversed(asked.items()) for question in needed}
-        costs = {
-            name: Cost(
-                rows=sum(replies[command].count for command in needed if payer[command] == name),
-                bytes=sum(replies[command].octets for command in needed if payer[command] == name),
-                ms=round(sum(took[command] for command in needed if payer[command] == name), 1),
+        costs: dict[str, Cost] = {}
+        for name, (_, needed) in asked.items():  # what several share counts for the first of them
+            mine = [command for command in needed if command in took]
+            costs[name] = Cost(
+                rows=sum(replies[command].count for command in mine),
+                bytes=sum(replies[command].octets for command in mine),
+                ms=round(sum(took.pop(command) for command in mine), 1),
             )
-            for name, (_, needed) in asked.items()
-        }
         ms = float(findings.device["device.poll.duration_ms"] or 0)
         size = int(findings.device["device.poll.bytes"] or 0)
         summary = self.summary

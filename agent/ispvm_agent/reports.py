@@ -15,7 +15,7 @@ from ispvm_agent import collectors, credentials, service
 from ispvm_agent.collectors.base import Collector, Moment, Version
 from ispvm_agent.config import Config, Router
 from ispvm_agent.poller import target_of
-from ispvm_agent.routeros import values
+from ispvm_agent.routeros import allowlist, values
 from ispvm_agent.routeros.commands import AIMS, SUBSCRIBER_TYPES, Command
 from ispvm_agent.routeros.session import RouterError, Session, connect
 
@@ -59,6 +59,7 @@ def disclosure() -> dict[str, Any]:
         for command in commands_of(collector):
             asked.setdefault(command, collector)  # what several read is sent once
     return {
+        "commands_sha256": allowlist.digest(),
         "to_routers": [
             {"words": ["/login", "=name=<user>", "=password=<credential>"], "collector": "login", "tier": "once"},
             *(
@@ -97,7 +98,8 @@ def transparency(as_json: bool) -> str:
     facts = disclosure()
     if as_json:
         return json.dumps(facts, indent=2)
-    lines = ["Sent to routers (nothing else can be):"]
+    lines = [f"Commands for routers, SHA-256 of the list: {facts['commands_sha256']}", ""]
+    lines += ["Sent to routers (nothing else can be):"]
     lines += [
         f"  {entry['tier']:<8} {entry['collector']:<12} {' '.join(entry['words'])} {entry.get('aimed_at', '')}".rstrip()
         for entry in facts["to_routers"]

@@ -80,9 +80,10 @@ async def test_one_login_and_one_write_for_many_polls() -> None:
     assert router.logins == router.connections == 1
     assert router.reads[0] == 1  # login
     assert router.reads[1] == 1  # the version, once
-    polls, cpu = router.reads[2::2], router.reads[3::2]
-    assert cpu == [1] * 4  # after more than the fast tier, the CPU load once more
-    assert polls == [polls[0], *[polls[0] + 3] * 3]  # from the second on, about ports and pools the first has listed
+    first, *others = router.reads[2::2]
+    assert router.reads[3::2] == [1] * 4  # after more than the fast tier, the CPU load once more
+    assert len(others) == 3  # the second asks about ports and pools that the first has listed
+    assert others == [first + 3] * 3
 
 
 async def test_what_it_costs_is_told_by_collector() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
 
+from ispvm_agent.routeros.allowlist import SENTENCES
 from ispvm_agent.routeros.commands import Aimed, Command, Question
 from ispvm_agent.routeros.values import Row
 from ispvm_agent.routeros.wire import Decoder, Rows, Sentence, WireError, encode_sentence
@@ -210,7 +211,8 @@ class Session(asyncio.Protocol):
         All commands go out in one write; a router that does not echo tags gets them one after the other.
         """
         for command in commands:
-            if type(command) not in (Command, Aimed):
+            listed = command.command if type(command) is Aimed else command
+            if type(listed) is not Command or listed.words not in SENTENCES:
                 raise ForbiddenCommandError(f"{command!r} is not one of the commands compiled in")
         if self.tagged:
             return await self._exchange([command.words for command in commands], seconds) if commands else []
