@@ -52,10 +52,13 @@ test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole applianc
 .PHONY: bench
 SCALE := small
 AGENT_BENCHES := decode fleet rtt outage
-bench: bench-tools  ## measure agent and server beside their peers (SCALE=full, ONLY=ingest,chart or one of decode fleet rtt outage, KEEP=yes)
-	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(ONLY)),$(AGENT_BENCHES)); do \
+comma := ,
+wanted = $(subst $(comma), ,$(ONLY))
+bench: bench-tools  ## measure agent and server beside limits and peers, in one run (SCALE=full, ONLY=decode,ingest, KEEP=yes)
+	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(wanted)),$(AGENT_BENCHES)); do \
 	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
-	$(if $(filter $(AGENT_BENCHES),$(ONLY)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run --scale $(SCALE) --only "$(ONLY)" $(if $(KEEP),--keep))
+	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
+	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
@@ -73,6 +76,27 @@ wheelhouse: bootstrap  ## build the wheels that hosts install from
 .PHONY: release
 release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
 	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
+
+.PHONY: reproduce
+reproduce: bootstrap  ## build the release twice in ten different surroundings (EACH=1: once for each) and compare every byte
+	@dpkg -s faketime >/dev/null 2>&1 || apt-get install -qq --yes faketime >/dev/null
+	@$(PYTHON) -m release.build.reproduce $(if $(EACH),--each) $(if $(LEAK),--leak) $(if $(OWN),--own)
+
+.PHONY: rebuild
+rebuild:  ## build our own artefacts again from an unpacked BUNDLE alone, network off, and compare
+	@unshare --net "$(BUNDLE)/rebuild"
+
+.PHONY: airgap
+airgap: bootstrap  ## install a signed BUNDLE (tree or .tar.zst) on a host without a way out, and count its packets
+	@$(PYTHON) ci/airgap.py "$(BUNDLE)"
+
+.PHONY: agent-everywhere
+agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
+	@$(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
+
+.PHONY: mutate
+mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
+	@$(PYTHON) release/verify/tests/mutate.py
 
 .PHONY: assets
 assets: bootstrap  ## fetch the browser libraries (locked, from npm)

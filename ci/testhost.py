@@ -106,14 +106,14 @@ def holder_alive() -> bool:
         return False
 
 
-def podman(*args: str, check: bool = True) -> str:
+def podman(*args: str, check: bool = True, stdin: str | None = None) -> str:
     """Run podman where it can work."""
     options = ["--events-backend=none"]
     if not Path("/run/systemd/system").is_dir():
         options.append("--cgroup-manager=cgroupfs")
     if not (unified_cgroups() and has_sys_resource()):
         options.append("--runtime=runc")
-    return run([*holder(), "podman", *options, *args], check=check)
+    return run([*holder(), "podman", *options, *args], check=check, stdin=stdin)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, message: str) -> None:

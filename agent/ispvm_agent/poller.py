@@ -22,8 +22,7 @@ from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
 from ispvm_agent.targets import Watched
 
-_SLOWER: tuple[Tier, ...] = ("medium", "slow", "daily")
-_DAY = 86400.0
+_SLOWER: tuple[Tier, ...] = ("medium", "slow")
 _JITTER = 0.05  # of the fast interval
 _RETRY_DISABLED = 3600.0
 _RETRY_PERMISSION = 300.0
@@ -82,7 +81,6 @@ class Poller:
             "fast": polling.fast_seconds,
             "medium": polling.medium_seconds,
             "slow": polling.slow_seconds,
-            "daily": _DAY,
         }
         self.pace = Pace(polling)
         self._device = device
@@ -182,7 +180,8 @@ class Poller:
         asked = {
             collector.name: (collector, questions)
             for collector in self.collectors
-            if (collector.tier in due or collector.hurry) and self._enabled(collector.name, now)
+            if (collector.tier in due or (collector.hurry and self.pace.allows(collector.tier)))
+            and self._enabled(collector.name, now)
             if (questions := collector.ask(self._version))
         }
         commands = list(dict.fromkeys(command for _, needed in asked.values() for command in needed))
@@ -212,7 +211,10 @@ class Poller:
         replies: dict[Question, Reply],
         now: float,
     ) -> None:
-        """What this poll has cost the router, by collector: commands are worked on one after the other."""
+        """What this poll has cost the router, by collector: commands are worked on one after the other.
+
+        What several collectors read is paid by the first.
+        """
         took, before = dict.fromkeys(replies, 0.0), replies[Command.RESOURCE].sent
         answered = [(reply.done, command) for command, reply in replies.items() if reply.done is not None]
         for done, command in sorted(answered, key=lambda one: one[0]):
@@ -281,7 +283,11 @@ class Poller:
             else:
                 try:
                     findings.merge(collector.publish(mine, moment))
-                    self._strikes.pop(name, None)
+                    gone = next((c for c in needed if mine[c].trap is not None), None)
+                    if gone is None:
+                        self._strikes.pop(name, None)
+                    elif not collector.hurry:  # listed anew, it is still there, and still refused
+                        self._strike(name, f"{gone.menu}: {mine[gone].trap}")
                 except Exception as error:
                     _log.exception("%s: collector %s failed", self.router.name, name)
                     self._strike(name, f"error in the agent: {error!r}")

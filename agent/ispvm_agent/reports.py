@@ -54,6 +54,10 @@ def disclosure() -> dict[str, Any]:
     known = registry()
     catalogue = collectors.catalogue()
     published = (*_ALSO, *_PROBES, *_ALSO_EVENTS, *(name for collector in catalogue for name in collector.publishes))
+    asked: dict[Command, Collector] = {}
+    for collector in catalogue:
+        for command in commands_of(collector):
+            asked.setdefault(command, collector)  # what several read is sent once
     return {
         "commands_sha256": allowlist.digest(),
         "to_routers": [
@@ -61,8 +65,7 @@ def disclosure() -> dict[str, Any]:
             *(
                 {"words": list(command.words), "collector": collector.name, "tier": collector.tier}
                 | ({"aimed_at": AIMS[command] + _AIMED} if command in AIMS else {})
-                for collector in catalogue
-                for command in commands_of(collector)
+                for command, collector in asked.items()
             ),
             {"words": ["ICMP echo request"], "collector": "ping", "tier": "every probe_seconds"},
         ],

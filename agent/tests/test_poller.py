@@ -153,6 +153,26 @@ async def test_a_disabled_collector_is_tried_again_later_and_after_an_upgrade() 
         assert rig.value(await rig.poll(), "device.ntp.synced") is True
 
 
+async def test_an_item_that_has_gone_is_listed_anew_and_one_that_is_refused_is_said() -> None:
+    router = FakeRouter()
+    monitor = router.menus["/interface/ethernet/monitor"]
+    async with router.serving():
+        rig = Rig(router)
+        await rig.poll()
+        router.menus["/interface/ethernet/monitor"] = trap("no such item")
+        router.menus["/interface/ethernet"] = rows({".id": "*9", "name": "no"})
+        await rig.poll()
+        assert rig.poller.summary.disabled_collectors == {}
+        router.menus["/interface/ethernet/monitor"] = monitor
+        polls = await rig.poll()
+        assert any(words[0] == "/interface/ethernet/monitor" and "=numbers=*9" in words for words in router.commands)
+        router.menus["/interface/ethernet/monitor"] = trap("no such item")
+        for _ in range(2):
+            polls = await rig.poll()
+    assert rig.poller.summary.disabled_collectors == {"ethernet": "/interface/ethernet/monitor: no such item"}
+    assert "sensor" in polls
+
+
 async def test_other_traps_have_two_chances() -> None:
     router = FakeRouter()
     router.menus["/system/clock"] = trap("internal error")
@@ -334,8 +354,8 @@ async def test_a_router_that_may_not_be_read_says_so() -> None:
 
 def test_tiers_keep_their_periods() -> None:
     rig = Rig(FakeRouter())
-    rig.poller.periods = {"fast": 30.0, "medium": 60.0, "slow": 300.0, "daily": 86400.0}
-    asked: dict[str, list[float]] = {"fast": [], "medium": [], "slow": [], "daily": []}
+    rig.poller.periods = {"fast": 30.0, "medium": 60.0, "slow": 300.0}
+    asked: dict[str, list[float]] = {"fast": [], "medium": [], "slow": []}
     for tick in range(100):
         for tier in rig.poller._due_tiers(1000.0 + tick * 30):
             asked[tier].append(tick * 30)

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 MetricType = Literal["gauge", "counter", "enum", "bool"]
-Frequency = Literal["fast", "medium", "slow", "daily"]
+Frequency = Literal["fast", "medium", "slow"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 

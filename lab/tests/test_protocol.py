@@ -271,8 +271,8 @@ async def test_pppoe_sessions_are_dynamic_interfaces(net: Net) -> None:
     everything = await net.ask(ACCESS, "/interface/print", "=.proplist=name,type")
     kept = await net.ask(ACCESS, "/interface/print", "=.proplist=name", "?dynamic=false")
     assert len(everything) > 300
-    assert [row["name"] for row in kept] == ["ether1", "ether2", "ether3", "ether4"]
-    assert {row["type"] for row in everything} == {"ether", "pppoe-in"}
+    assert [row["name"] for row in kept] == ["ether1", "ether2", "ether3", "ether4", "wlan1", "lte1"]
+    assert {row["type"] for row in everything} == {"ether", "wlan", "lte", "pppoe-in"}
 
 
 async def test_ethernet_speed_moved_to_monitor_in_v7(net: Net) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import zstandard
 
@@ -56,14 +55,11 @@ def manifest(tree: Path) -> None:
         (tree / own).write_text("".join(lines))
 
 
-class _Hashed(io.RawIOBase):
-    """A file that remembers the SHA-256 of what was written to it."""
+class _Hashed:
+    """A stream that remembers the SHA-256 of what was written to it."""
 
-    def __init__(self, below: IO[bytes]) -> None:
+    def __init__(self, below: zstandard.ZstdCompressionWriter) -> None:
         self.below, self.digest = below, hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
@@ -80,8 +76,8 @@ def archive(tree: Path) -> tuple[Path, str]:
     out = tree.with_name(f"{tree.name}.tar.zst")
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2, write_checksum=True)
     with out.open("wb") as file, compressor.stream_writer(file, closefd=False) as zipped:
-        hashed = _Hashed(zipped)  # type: ignore[arg-type]
-        with tarfile.open(fileobj=hashed, mode="w|", format=tarfile.GNU_FORMAT) as packed:
+        hashed = _Hashed(zipped)
+        with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="w|", format=tarfile.GNU_FORMAT) as packed:
             directories = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_dir()}
             for name in sorted([*directories, *files(tree)], key=str.encode):
                 path = tree / name

@@ -61,9 +61,9 @@ def describe(root: Path, version: str) -> Release:
 def listed(root: Path) -> list[str]:
     """The files of the source, relative and sorted: what git tracks (or would), and the browser libraries."""
     if (root / STATE).is_file():
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() or path.is_symlink())
     output = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = {name for name in output.split("\0") if name and (root / name).is_file()}
+    names = {name for name in output.split("\0") if name and ((root / name).is_file() or (root / name).is_symlink())}
     vendored = {str(path.relative_to(root)) for path in (root / VENDORED).rglob("*") if path.is_file()}
     if not vendored:
         raise BuildError(f"{VENDORED} is empty: fetch the browser libraries first (make assets)")
@@ -92,20 +92,32 @@ def pack(root: Path, names: Iterable[str], release: Release, into: Path) -> Path
         for name in names:
             if name == STATE:
                 continue
+            if (root / name).is_symlink():
+                link = tarfile.TarInfo(f"{top}/{name}")
+                link.type, link.linkname = tarfile.SYMTYPE, str((root / name).readlink())
+                link.mode, link.mtime = 0o777, release.source_date_epoch
+                archive.addfile(link)
+                continue
             mode = 0o755 if (root / name).stat().st_mode & 0o100 else 0o644
             add(archive, f"{top}/{name}", (root / name).read_bytes(), mode, release.source_date_epoch)
     return path
 
 
 def unpack(archive: Path, into: Path) -> Path:
-    """Unpack a source archive and return its root; every member is an ordinary file below one directory."""
+    """Unpack a source archive and return its root; every member is a file, or a link to one, below one directory."""
     with tarfile.open(archive) as opened:
         for member in opened:
             path = into / member.name
-            content = opened.extractfile(member)
-            if content is None or not path.resolve().is_relative_to(into.resolve()):
-                raise BuildError(f"{archive.name}: {member.name} is no ordinary file below {into}")
+            content = opened.extractfile(member) if member.isfile() else None
+            inside = (
+                (path.parent / member.linkname if member.issym() else path).resolve().is_relative_to(into.resolve())
+            )
+            if not inside or not (content or member.issym()):
+                raise BuildError(f"{archive.name}: {member.name} is no file and no link below {into}")
             path.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                path.symlink_to(member.linkname)
+                continue
             path.write_bytes(content.read())
             path.chmod(member.mode)
     (root,) = into.iterdir()

@@ -11,7 +11,7 @@ from ispvm_contract.ingest import Quality, Severity, Value
 from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply
 
-Tier = Literal["fast", "medium", "slow", "daily"]
+Tier = Literal["fast", "medium", "slow"]
 Version = tuple[int, int]
 Attributes = dict[str, str | float | int | bool | None]
 Replies = Mapping[Question, Reply]

@@ -26,7 +26,8 @@ from ispvm_agent.routeros.session import Reply
 
 def counted(reply: Reply) -> int | None:
     """The number in `!done`."""
-    return int(reply.ret) if reply.ret is not None and reply.ret.isascii() and reply.ret.isdigit() else None
+    told = reply.ret or ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
 class PppSessions(Stateless):

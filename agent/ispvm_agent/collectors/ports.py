@@ -176,14 +176,16 @@ class Radio(Stateless):
                 told = row.get("signal-strength") or row.get("signal") or row.get("rx-signal")
                 heard[key].append(values.leading(told))
         keys = list(dict.fromkeys([*radios, *heard]))
+        if not keys:
+            return Findings()
         signals = [[signal for signal in heard.get(key, ()) if signal is not None] for key in keys]
         columns: dict[str, list[Value]] = {
             "radio.clients": [len(heard.get(key, ())) for key in keys],
             "radio.signal_dbm": [round(fmean(signal), 1) if signal else None for signal in signals],
             "radio.signal_worst_dbm": [min(signal, default=None) for signal in signals],
         }
-        by_key = {key: name for name, key in names.items()}
-        entities = [Entity("radio", key, by_key[key], {}) for key in keys]
+        called = {key: name for name, key in names.items()}
+        entities = [Entity("radio", key, called.get(key, key), {}) for key in keys]
         return Findings(tables=[Table("radio", keys, filled(columns))], entities=entities)
 
 

@@ -104,7 +104,7 @@ class Packages(Stateless):
     """Installed packages, and whether all are of one version."""
 
     name = "packages"
-    tier: Tier = "daily"
+    tier: Tier = "slow"
     publishes: tuple[str, ...] = ("device.packages.enabled", "device.packages.versions")
 
     def ask(self, version: Version) -> tuple[Question, ...]:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from feeder import AGENT, ms
 from ispvm.store.columns import array_columns, columns, landing_types
+from ispvm.web.more import TITLES
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, EntityPatch, InventoryPatch, Poll, Value
 from server_world import World
@@ -32,6 +33,10 @@ async def test_every_metric_has_a_column_and_is_read_back(world: World, owner: p
     batch = Batch(1, uuid4(), ms(now), AGENT, sets={set_id(keys): keys} if keys else {}, polls=[poll])
     batch.inventory_patch = patch
     assert (await world.sent(batch))["rejected"] == []
+    page = (await world.get(f"/devices/{device}")).text
+    for metric in (column.metric for column in stored.values()):
+        if kind in TITLES or metric.name.startswith("optics."):
+            assert f">{metric.label}<" in page, metric.name
     names = ", ".join(column.name for column in stored.values())
     rows = owner.execute(
         f"select {names} from sample_{kind} s join device d on d.id = s.device_id where d.uuid = %s", [device]

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Install a signed bundle on a bare Debian 13 host that has no way out, and count every packet that tries to leave.
+
+The host's interface is shut. In its place stands a sink: a default route into an interface that counts and drops what
+it is given, so that a name look-up, a time query or a connection to a mirror is counted, not merely impossible. The
+routers of the demo's seed are emulated on the same host. It is done when they are live on the dashboard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import testhost
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME, ADDRESS = "build-airgap", "10.89.77.80"
+BUNDLE = "/root/bundle"
+SINK = """
+set -eu
+ip link set eth0 down
+echo 'nameserver 192.0.2.53' > /etc/resolv.conf
+ip link add sink type veth peer name drain
+echo 1 > /proc/sys/net/ipv6/conf/sink/disable_ipv6
+echo 1 > /proc/sys/net/ipv6/conf/drain/disable_ipv6
+ip link set drain up
+ip address add 192.0.2.1/24 dev sink
+ip link set sink up
+ip neighbour replace 192.0.2.254 lladdr 02:00:00:00:00:fe dev sink
+ip route add default via 192.0.2.254 dev sink
+"""
+INVENTORY = """
+all:
+  vars:
+    ansible_connection: local
+    ispvm_environment: demo
+    ispvm_tenant: demo
+    ispvm_public_name: 192.0.2.1
+    ispvm_require_synchronised_clock: false
+    ispvm_memory_mb: 4096
+    ispvm_minimum_disk_gb: 5
+    ispvm_expected_routers: 6
+    ispvm_expected_interfaces_per_router: 4
+    ispvm_poll_seconds: 5
+    ispvm_seed: demo_small
+    lab_interface: sink
+  children:
+    appliance: {hosts: {here: {}}}
+    agents:
+      hosts:
+        here:
+          ispvm_agent_name: head-office
+          ispvm_routers: "{{ lookup('ansible.builtin.file', lab_seed) | from_json | seed_routers }}"
+    lab: {hosts: {here: {}}}
+"""
+# Runs on the host: signs in with a one-time link and waits until every router of the seed is up.
+LIVE = """
+import json, ssl, sys, time, urllib.request
+link, expected, trust = sys.argv[1], set(sys.argv[2].split(",")), ssl.create_default_context(cafile="/etc/ispvm/tls/ca.crt")
+browser = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), urllib.request.HTTPCookieProcessor())
+origin = "/".join(link.split("/")[:3])
+page = browser.open(urllib.request.Request(link, data=b"", headers={"Origin": origin})).read()
+assert b"<html" in page, page[:200]
+deadline = time.monotonic() + 120
+while True:
+    devices = json.load(browser.open(origin + "/api/v1/devices"))["devices"]
+    if expected <= {device["name"] for device in devices if device["state"] == "up"}:
+        break
+    assert time.monotonic() < deadline, devices
+    time.sleep(0.5)
+print(len(expected))
+"""
+
+
+def inside(*command: str, stdin: str | None = None) -> str:
+    """Run a command on the host, not over its network."""
+    return testhost.podman("exec", *(["--interactive"] if stdin else []), NAME, *command, stdin=stdin)
+
+
+def counters() -> tuple[int, int]:
+    """Packets that the sink was given, and sends that found no route at all (IPv4 and IPv6)."""
+    sink = int(inside("cat", "/sys/class/net/sink/statistics/tx_packets"))
+    names, values = (line.split()[1:] for line in inside("grep", "^Ip:", "/proc/net/snmp").splitlines())
+    routeless = int(values[names.index("OutNoRoutes")])
+    for line in inside("cat", "/proc/net/snmp6").splitlines():
+        if line.startswith("Ip6OutNoRoutes"):
+            routeless += int(line.split()[1])
+    return sink, routeless
+
+
+def bring(bundle: Path) -> None:
+    """Put the bundle on the host: an archive is unpacked there by what a bare Debian has, a tree is streamed."""
+    ssh = testhost.ssh_command(ADDRESS)
+    if bundle.is_dir():
+        with subprocess.Popen(["tar", "-C", bundle, "-c", "."], stdout=subprocess.PIPE) as tar:
+            subprocess.run([*ssh, f"mkdir {BUNDLE} && tar -C {BUNDLE} -x"], stdin=tar.stdout, check=True)
+    else:
+        unpack = f"cat > /root/b.tar.zst && mkdir {BUNDLE} && /usr/lib/apt/apt-helper cat-file /root/b.tar.zst"
+        with bundle.open("rb") as file:
+            command = f"{unpack} | tar -C {BUNDLE} -x --strip-components=1"
+            subprocess.run([*ssh, command], stdin=file, check=True)
+
+
+def install(*options: str) -> float:
+    """Run the bundle's installer; return the seconds it took."""
+    started = time.monotonic()
+    command = f"cd {BUNDLE} && ./install {' '.join(options)} -i /root/inventory.yml > /root/install.log 2>&1"
+    try:
+        inside("sh", "-c", command)
+    except testhost.TesthostError:
+        raise testhost.TesthostError(f"install failed:\n{inside('tail', '-n', '60', '/root/install.log')}") from None
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """All of it; exit 1 when one packet tried to leave."""
+    parser = argparse.ArgumentParser(prog="airgap.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("bundle", type=Path, help="a signed tree, or its .tar.zst")
+    parser.add_argument("--keep", action="store_true", help="leave the host running")
+    parser.add_argument("--leak", action="store_true", help="let the host look a name up: the count must not be 0 then")
+    args = parser.parse_args()
+    testhost.down(NAME)
+    # the image without the packages that other tests find in its apt cache would be another image; ours has a cache of its own
+    testhost.up(NAME, ADDRESS)
+    try:
+        bring(args.bundle)
+        inside("sh", "-c", SINK)
+        inside("sh", "-c", "cat > /root/inventory.yml", stdin=INVENTORY)
+        inside("sh", "-c", "rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/*")
+        if args.leak:
+            inside("sh", "-c", "getent hosts example.org || true")
+        sources = inside("sh", "-c", "find /etc/apt -type f | sort | xargs sha256sum")
+        seconds = install("--allow-test-key")
+        if inside("sh", "-c", "find /etc/apt -type f | sort | xargs sha256sum") != sources:
+            raise testhost.TesthostError("the host's own apt configuration was changed")
+        seed = json.loads((ROOT / "seeds" / "demo_small.json").read_text())
+        command = ("runuser", "-u", "ispvm-owner", "--", "/opt/ispvm/current/server/bin/ispvm", "login-link")
+        link = inside(*command).splitlines()[-1]
+        live = inside("python3", "-c", LIVE, link, ",".join(device["name"] for device in seed["devices"])).strip()
+        again = install("--allow-test-key")
+        recap = inside("grep", "-A1", "PLAY RECAP", "/root/install.log").splitlines()[-1]
+        sink, routeless = counters()
+        print(f"installed in {seconds:.0f} s, again in {again:.0f} s ({' '.join(recap.split()[2:5])})")
+        print(f"routers live on the dashboard: {live}")
+        print(f"packets to the sink: {sink}; sends without a route: {routeless}")
+        if sink or routeless:
+            raise testhost.TesthostError("something on the host tried to leave it")
+    finally:
+        if not args.keep:
+            testhost.down(NAME)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except testhost.TesthostError as error:
+        sys.exit(f"airgap: {error}")

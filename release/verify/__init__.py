@@ -1,0 +1,1 @@
+"""Two verifiers of a release and the attacks that they must catch."""
