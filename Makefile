@@ -60,6 +60,10 @@ bench: bench-tools  ## measure agent and server beside limits and peers, in one 
 	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
 	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
 
+.PHONY: soak
+soak: bench-tools  ## a thousand emulated routers: memory and open files of the agent must not grow (MINUTES=60)
+	@PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/soak.py --minutes $(or $(MINUTES),60)
+
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
 	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \

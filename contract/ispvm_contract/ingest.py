@@ -120,7 +120,7 @@ class Batch(Struct, omit_defaults=True):
 class RouterSummary(Struct, omit_defaults=True):
     """How the agent gets on with one router, and what that costs the router.
 
-    `ms_per_minute` and `bytes_per_minute` are of about the last five minutes. `slowed` says why slower tiers are left out.
+    `ms_per_minute` and `bytes_per_minute` are of about the last five minutes; `slowed` is why slower tiers wait.
     """
 
     device: UUID
