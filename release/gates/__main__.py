@@ -76,7 +76,7 @@ def shipped(path: Path) -> bytes:
 def run_misconfiguration(args: argparse.Namespace) -> bool:
     """What is shipped: roles, playbooks, units, scripts, documents of a release or of the repository."""
     names = [name for name in below(args.folder)
-             if not name.startswith(("apt/pool/", "wheelhouse/", "release/gates/")) and "/tests/" not in f"/{name}"
+             if not name.startswith(("apt/", "wheelhouse/", "release/gates/")) and "/tests/" not in f"/{name}"
              and not AFTERWARDS.match(name) and not name.startswith(("LICENSES/", "licences/"))]  # fmt: skip
     # a release has the playbooks one folder deeper; exceptions name them as the repository does
     entries = (
