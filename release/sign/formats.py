@@ -113,7 +113,7 @@ def ssh(key: Ed25519PrivateKey, message: bytes) -> str:
     return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----", ""])
 
 
-# --- OpenPGP (version 4, EdDSA), for sqv, gpgv and apt -----------------------------------------------------------------
+# --- OpenPGP (version 4, EdDSA), for sqv, gpgv and apt ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)

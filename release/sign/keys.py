@@ -98,13 +98,24 @@ def make(directory: Path, *, test: bool, created: int, builders: tuple[str, ...]
     """Make a set of keys in a directory that does not hold one; `created` is in seconds since 1970."""
     if (directory / "private").exists():
         raise SigningError(f"{directory}: there are keys already; a set is never overwritten")
-    for name in (*SIGNING, *ROOTS):
-        save(directory / "private" / f"{name}.pem", Ed25519PrivateKey.generate())
-    save(directory / "private" / "ecdsa.pem", ec.generate_private_key(ec.SECP256R1()))
+    for name in (*SIGNING, *ROOTS, "ecdsa"):
+        generate(directory, name)
     publish(directory, test=test, created=created)
     for builder in builders:
         add_builder(directory, builder)
     return Keys(directory)
+
+
+def generate(directory: Path, name: str) -> None:
+    """Make the private key of this name; of a root key, keep the public half beside the metadata too."""
+    key = ec.generate_private_key(ec.SECP256R1()) if name == "ecdsa" else Ed25519PrivateKey.generate()
+    save(directory / "private" / f"{name}.pem", key)
+    if name in ROOTS:
+        pem = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )  # fmt: skip
+        (directory / "tuf").mkdir(exist_ok=True)
+        (directory / "tuf" / f"{name}.pub").write_bytes(pem)
 
 
 def publish(directory: Path, *, test: bool, created: int) -> None:
@@ -133,3 +144,10 @@ def add_builder(directory: Path, builder: str) -> None:
     public.parent.mkdir(exist_ok=True)
     mark = f" {TEST_MARK}" if keys.test else ""
     public.write_text(keys.minisign(f"builders/{builder}").public(f"ispvm builder {builder}{mark}"))
+
+
+def replace(keys: Keys, names: tuple[str, ...]) -> None:
+    """Make new private keys in the place of these; `publish` and a new root must follow."""
+    for name in names:
+        (keys.directory / "private" / f"{name}.pem").unlink()
+        generate(keys.directory, name)

@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from securesystemslib.signer import CryptoSigner
+from cryptography.hazmat.primitives import serialization
+from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.exceptions import DownloadHTTPError, LengthOrHashMismatchError, RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization.json import JSONSerializer
@@ -37,11 +38,15 @@ def signer(keys: Keys, name: str) -> CryptoSigner:
 
 
 def make_root(keys: Keys, version: int, signers: Sequence[CryptoSigner], when: datetime) -> None:
-    """Write `tuf/<version>.root.json` of a key directory for its keys as they are now."""
+    """Write `tuf/<version>.root.json` of a key directory for its keys as they are now.
+
+    `signers` are at least two root keys of the version before and two of this one; the others are not needed.
+    """
     root = Root(version=version, expires=when + timedelta(days=365 * ROOT_YEARS), consistent_snapshot=True)
     root.unrecognized_fields[FINGERPRINT] = keys.fingerprint()
     for name in ROOTS:
-        root.add_key(signer(keys, name).public_key, "root")
+        public = serialization.load_pem_public_key((keys.directory / "tuf" / f"{name}.pub").read_bytes())
+        root.add_key(SSlibKey.from_crypto(public), "root")
     root.roles["root"].threshold = 2
     root.add_key(signer(keys, "tuf-targets").public_key, "targets")
     for role in ("snapshot", "timestamp"):
@@ -50,7 +55,6 @@ def make_root(keys: Keys, version: int, signers: Sequence[CryptoSigner], when: d
     for each in signers:
         metadata.sign(each, append=True)
     folder = keys.directory / "tuf"
-    folder.mkdir(exist_ok=True)
     metadata.to_file(str(folder / f"{version}.root.json"), JSONSerializer(compact=False))
     shutil.copyfile(folder / f"{version}.root.json", keys.directory / "public" / "root.json")
 

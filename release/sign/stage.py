@@ -124,8 +124,9 @@ def seal(tree: Path, keys: Keys, release: dict[str, Any]) -> None:
 def check_signed(tree: Path, keys: Keys) -> None:
     """Both verifiers accept what was signed; an expired release is signed all the same, they say so."""
     options = ["--fingerprint", keys.fingerprint(), "--accept-stale", "the signing stage", "--allow-test-key"]
-    for command in ([sys.executable, "-I", "-B", tree / "verify.py"], ["sh", tree / "verify.sh"]):
-        done = subprocess.run(  # noqa: S603 # our own files, which the manifest lists
+    commands: list[list[str | Path]] = [[sys.executable, "-I", "-B", tree / "verify.py"], ["sh", tree / "verify.sh"]]
+    for command in commands:
+        done = subprocess.run(  # our own files, which the manifest lists
             [*command, *options, tree], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:

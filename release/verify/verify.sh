@@ -10,13 +10,12 @@
 set -eu
 export LC_ALL=C
 say() { printf 'ok  %-12s %s\n' "$1" "$2"; }
-refuse() { echo "REFUSED  $1: $2"; exit 1; }
+refuse() { printf 'REFUSED  %s: %s' "$1" "$2" | tr -cd ' -~'; echo; exit 1; } # no name moves the cursor
 undecided() { echo "UNDECIDED  $1"; exit 2; }
 usage() { echo "verify.sh: $1; the usage is at the top of $0" >&2; exit 2; }
 sha() { sha256sum <"$1" | cut -c 1-64; }
 has() { [ "$2" ] && [ "$(printf '%s\n' "$2" | grep -Eax -e "$1")" = "$2" ]; } # the pattern is the whole of the text
-field() { printf '%s\n' "$2" | sed -n "1s/.* $1=\([^ ]*\).*/\1/p"; }
-whole() { [ "$(wc -l <"$1")" = "$2" ] && [ "$(sed -n '$=' "$1")" = "$2" ]; } # exactly so many lines, the last one ended
+field() { case $2 in *" $1="*) set -- "${2#*" $1="}"; echo "${1%% *}" ;; esac; }
 unbase64() { printf %s "$1" | base64 -d >"$2" 2>/dev/null && [ "$(base64 -w 0 <"$2")" = "$1" ]; }
 lacks() { # manifest, names; prints the first that is not there; a name that ends with / stands for a file below it
     cut -c 67- "$1" | awk -v names="$2" 'BEGIN { n = split(names, need, " ") }
@@ -30,7 +29,7 @@ fingerprint='' attestations=0 state='' record='' stale='' test_key='' tool='' de
 while [ $# -gt 0 ]; do
     case $1 in
         --fingerprint) fingerprint=${2-}; has "$SHA" "$fingerprint" || usage "$1: 64 hexadecimal digits"; shift ;;
-        --attestations) attestations=${2-}; has '[0-9]{1,3}' "$attestations" || usage "$1: a number"; shift ;;
+        --attestations) attestations=${2-}; has '0|[1-9][0-9]{0,2}' "$attestations" || usage "$1: a number"; shift ;;
         --state) state=${2-}; [ "$state" ] || usage "$1: a file"; shift ;;
         --accept-stale) stale=${2-}; has '[ -~]*[!-~][ -~]*' "$stale" || usage "$1: a reason in one line"; shift ;;
         --with) tool=${2-}; has 'openssl|minisign|ssh-keygen|sqv|gpgv' "$tool" || usage "$1: no such tool"; shift ;;
@@ -89,17 +88,16 @@ done
 
 # What was installed before, if the operator keeps it.
 if [ "$state" ] && [ -e "$state" ]; then
-    old=$(sed -n 1p "$state" | tr '\0' '?')
+    IFS= read -r old <"$state" || true
     { has "ispvm-release-state sequence=$NUMBER version=$VERSION manifest=$SHA fingerprint=$SHA seen=$TIME" "$old" &&
-        whole "$state" "$(wc -l <"$state")" && ! sed 1d "$state" | grep -Eavxq 'stale [ -~]+'; } ||
+        [ "$(tail -c 1 "$state" | wc -l)" = 1 ] && ! sed 1d "$state" | grep -Eavxq 'stale [ -~]+' &&
+        ! tr '\0' '\t' <"$state" | grep -q "$(printf '\t')"; } ||
         refuse bad-state "$state is not what --record writes; restore it from a backup"
 fi
 
 # Plain files only.
-find . ! -type f ! -type d >"$tmp/odd"
-[ ! -s "$tmp/odd" ] || refuse odd-file "$(sed -n 1p "$tmp/odd"): a link, or not a plain file"
-find . -type f -perm /6000 >"$tmp/odd"
-[ ! -s "$tmp/odd" ] || refuse odd-file "$(sed -n 1p "$tmp/odd"): set-user-id or set-group-id"
+odd=$(find . \( ! -type f ! -type d -o -type f -perm /6000 \) -print -quit)
+[ -z "$odd" ] || refuse odd-file "$odd: a link, not a plain file, or set-user-id"
 for name in SHA256SUMS signatures/INDEX signatures/SHA256SUMS.minisig signatures/SHA256SUMS.sig \
     KEYS/apt.asc KEYS/release.ecdsa.pub KEYS/release.minisign.pub KEYS/release.ssh.pub; do
     [ -f "$name" ] || refuse missing-file "$name"
@@ -111,24 +109,25 @@ found=$(sha "$tmp/keys") known=${fingerprint:-$(field fingerprint "$old")}
 [ "$known" ] || [ "$test_key" ] || undecided "--fingerprint is missing: whose keys do you trust? See VERIFY.md, step 1"
 [ "${known:-$found}" = "$found" ] || refuse unknown-key "KEYS/: their fingerprint is not the one you gave"
 mark=''
-sed -n 2p KEYS/release.minisign.pub | tr '\0' '?' | base64 -d 2>/dev/null | head -c 10 | grep -aq TESTONLY && mark=1
-grep -raq TEST-ONLY KEYS signatures/SHA256SUMS.minisig && mark=1
+case $(sed -n 2p KEYS/release.minisign.pub | tr -d '\0') in RWRURVNUT05MW[Q-Za-f]*) mark=1 ;; esac # the key id is TESTONLY
+if grep -raq TEST-ONLY KEYS signatures/SHA256SUMS.minisig; then mark=1; fi
 [ -z "$mark" ] || [ "$test_key" ] || refuse test-key "KEYS/: a key made for tests (TEST-ONLY); --allow-test-key accepts it"
 say keys "fingerprint $found${mark:+ TEST-ONLY}"
 
-# A minisign signature (prehashed Ed25519), by minisign or by openssl.
-minisig() { # signed, signature, key: sets $comment, or $fault
-    fault="$2 does not cover $1, or was changed"
-    comment=$(sed -n '3s/^trusted comment: //p' "$2" | tr '\0' '?')
-    [ "$(sed -n 1p "$2" | tr '\0' '?')" = 'untrusted comment: ispvm signature' ] && whole "$2" 4 && whole "$3" 2 || return
-    unbase64 "$(sed -n 2p "$3" | tr '\0' '?')" "$tmp/key" && unbase64 "$(sed -n 2p "$2" | tr '\0' '?')" "$tmp/packed" &&
-        unbase64 "$(sed -n 4p "$2" | tr '\0' '?')" "$tmp/all.sig" || return
-    [ "$(wc -c <"$tmp/key")" = 42 ] && [ "$(wc -c <"$tmp/packed")" = 74 ] && [ "$(wc -c <"$tmp/all.sig")" = 64 ] &&
-        [ "$(head -c 2 "$tmp/packed" | tr '\0' '?')" = ED ] || return
+# A minisign signature (prehashed Ed25519), by minisign or by openssl: signed, signature, key; sets $comment or $fault.
+minisig() {
+    fault="$2 does not cover $1, or was changed" one='' two='' three='' four='' first='' public=''
+    { IFS= read -r one; IFS= read -r two; IFS= read -r three; IFS= read -r four; } <"$2" || true
+    { IFS= read -r first; IFS= read -r public; } <"$3" || true
+    printf '%s\n' "$one" "$two" "$three" "$four" | cmp -s - "$2" && printf '%s\n' "$first" "$public" | cmp -s - "$3" || return
+    case "$one ${three%%: *} $two" in 'untrusted comment: ispvm signature trusted comment RU'[QRST]*[!=]=) ;; *) return 1 ;; esac
+    case "$public $four" in RW[QRST]*[!=]' '*[!=]==) ;; *) return 1 ;; esac
+    [ "${#two} ${#four} ${#public}" = "100 88 56" ] && unbase64 "$public" "$tmp/key" && unbase64 "$two" "$tmp/packed" &&
+        unbase64 "$four" "$tmp/all.sig" && cmp -s -i 2 -n 8 "$tmp/key" "$tmp/packed" || return
+    comment=${three#trusted comment: }
     if [ "$tool" = minisign ]; then minisign -V -q -m "$1" -x "$2" -p "$3" >/dev/null 2>&1; return; fi
-    head -c 10 "$tmp/key" | tail -c 8 >"$tmp/id" && head -c 10 "$tmp/packed" | tail -c 8 | cmp -s - "$tmp/id" || return
-    tail -c 64 "$tmp/packed" >"$tmp/sig"
     { printf '\060\052\060\005\006\003\053\145\160\003\041\000' && tail -c 32 "$tmp/key"; } >"$tmp/key.der"
+    tail -c 64 "$tmp/packed" >"$tmp/sig"
     openssl dgst -blake2b512 -binary -out "$tmp/digest" "$1"
     printf %s "$comment" | cat "$tmp/sig" - >"$tmp/all"
     for part in "digest sig" "all all.sig"; do
@@ -137,7 +136,8 @@ minisig() { # signed, signature, key: sets $comment, or $fault
     done
 }
 ecdsa() {
-    whole signatures/SHA256SUMS.sig 1 && unbase64 "$(tr '\0' '?' <signatures/SHA256SUMS.sig)" "$tmp/ecdsa" &&
+    IFS= read -r one <signatures/SHA256SUMS.sig && printf '%s\n' "$one" | cmp -s - signatures/SHA256SUMS.sig && [ "${#one}" -le 96 ] &&
+        unbase64 "$one" "$tmp/ecdsa" &&
         openssl dgst -sha256 -verify KEYS/release.ecdsa.pub -signature "$tmp/ecdsa" SHA256SUMS >/dev/null 2>&1
 }
 case $tool in
@@ -167,7 +167,7 @@ case $tool in
 esac
 case $tool in openssl | minisign) ;; *) how="$how (signatures/ itself needs openssl, minisign or verify.py)" ;; esac
 say signatures "$how over SHA256SUMS, by $tool"
-comment=$(sed -n '3s/^trusted comment: //p' signatures/SHA256SUMS.minisig | tr '\0' '?')
+comment=$(sed -n '3s/^trusted comment: //p' signatures/SHA256SUMS.minisig | tr -d '\0')
 has "ispvm-release version=$VERSION sequence=$NUMBER min-upgrade-from=$VERSION not-after=$TIME commit=[0-9a-f]{40} \
 index=$SHA( TEST-ONLY)?" "$comment" ||
     refuse bad-comment "signatures/SHA256SUMS.minisig: its trusted comment is not that of a release"
@@ -177,14 +177,20 @@ release=$comment version=$(field version "$comment") sequence=$(field sequence "
 # Every file is listed, and as it was signed; nothing is missing, nothing is extra.
 OWN='signatures/attestations/[a-z0-9-]+/(SHA256SUMS|SHA256SUMS\.minisig|buildinfo\.json)'
 for name in SHA256SUMS signatures/INDEX; do
-    { [ -s "$name" ] && whole "$name" "$(wc -l <"$name")"; } || refuse bad-manifest "$name: empty, or its last line is cut"
-    tr '\0' '?' <"$name" | grep -Eavnx "$SHA  [] !#-[^-~]+" >"$tmp/bad" || true
-    cut -c 67- <"$name" | awk '{ signing = /^(signatures|KEYS)\// || /^apt\/dists\/trixie\/(InRelease|Release\.gpg)$/ }
-        /^-/ || /^\// || /\/$/ || /\/\// || /^\.\.?(\/|$)/ || /\/\.\.?(\/|$)/ || $0 "" <= last "" ||
-        signing != (name == "signatures/INDEX") || /^SHA256SUMS$/ || /^signatures\/(INDEX|SHA256SUMS\.minisig)$/ ||
-        $0 ~ own { print NR ": not sorted, there twice, not relative, or not for this manifest" } { last = $0 }
-        ' name="$name" own="^$OWN\$" >>"$tmp/bad"
-    [ ! -s "$tmp/bad" ] || refuse bad-manifest "$name line $(sed -n 1p "$tmp/bad" | tr -cd ' -~')"
+    tr '\0' '\t' <"$name" | awk -v name="$name" -v ends="$(wc -l <"$name")" -v own="^$OWN\$" '
+        {
+            path = substr($0, 67)
+            signing = path ~ /^(signatures|KEYS)\// || path ~ /^apt\/dists\/trixie\/(InRelease|Release\.gpg)$/
+            if (substr($0, 1, 64) !~ /^[0-9a-f]+$/ || substr($0, 65, 2) != "  " || $0 !~ /^[] !#-[^-~]+$/ ||
+                path == "" || path ~ /^[-\/]/ || path ~ /\/$/ || path ~ /\/\// || path ~ /(^|\/)\.\.?(\/|$)/)
+                print NR ": not a SHA-256, two spaces and a clean relative path"
+            else if (path "" <= last "") print NR ": not sorted, or there twice"
+            else if (signing != (name == "signatures/INDEX") || path == "SHA256SUMS" || path ~ own ||
+                path ~ /^signatures\/(INDEX|SHA256SUMS\.minisig)$/) print NR ": this path is not for this manifest"
+            last = path
+        }
+        END { if (!NR || NR != ends) print NR ": empty, or its last line is cut" }' >"$tmp/bad"
+    [ ! -s "$tmp/bad" ] || refuse bad-manifest "$name line $(head -n 1 "$tmp/bad")"
 done
 cat SHA256SUMS signatures/INDEX >"$tmp/listed"
 { cut -c 67- "$tmp/listed" && printf '%s\n' SHA256SUMS signatures/INDEX signatures/SHA256SUMS.minisig; } | sort >"$tmp/names"
@@ -192,7 +198,7 @@ find . -type f | cut -c 3- | sort >"$tmp/found"
 comm -23 "$tmp/names" "$tmp/found" >"$tmp/missing"
 [ ! -s "$tmp/missing" ] || refuse missing-file "$(sed -n 1p "$tmp/missing")"
 comm -13 "$tmp/names" "$tmp/found" | grep -Eavx "$OWN" >"$tmp/extra" || true
-[ ! -s "$tmp/extra" ] || refuse extra-file "$(sed -n 1p "$tmp/extra" | tr -cd ' -~')"
+[ ! -s "$tmp/extra" ] || refuse extra-file "$(sed -n 1p "$tmp/extra")"
 sha256sum --strict --quiet -c "$tmp/listed" >"$tmp/changed" 2>/dev/null ||
     refuse changed-file "$(head -n 5 "$tmp/changed" | sed 's/: FAILED.*//' | paste -s -d ' ')"
 lacking=$(lacks SHA256SUMS "SHA512SUMS VERIFY.md agent/ ansible/ apt/dists/trixie/Release apt/pool/ compat/ docs/ install \
@@ -206,12 +212,12 @@ signatures/provenance.intoto.jsonl signatures/tuf/1.root.json signatures/tuf/tim
 say files "$(wc -l <"$tmp/listed") as signed, none missing, none extra, no links"
 
 # release.json says what the signed comment says; it is written one name a line.
-for name in version sequence min_upgrade_from not_after commit; do
-    said=$(sed -n "s/^  \"$name\": \"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}\$/\1/p" release.json)
-    [ "$said" ] || refuse bad-release "release.json cannot be read: no $name"
-    [ "$said" = "$(field "$(echo "$name" | tr _ -)" "$comment")" ] ||
-        refuse bad-comment "release.json: $name is not that of the signed comment"
-done
+said=$(awk -F '"' '/^  "/ { value[$2] = $4 == "" ? $3 : $4 } END { gsub(/[: ,]/, "", value["sequence"])
+    split("version sequence min_upgrade_from not_after commit", names, " ")
+    for (i = 1; i <= 5; i++) { n = names[i]; if (value[n] == "") exit; gsub(/_/, "-", n); printf "%s=%s ", n, value[names[i]] }
+    }' release.json)
+case "$said" in *commit=*) ;; *) refuse bad-release "release.json cannot be read" ;; esac
+case "$release" in "ispvm-release $said"*) ;; *) refuse bad-comment "release.json is not what the signed comment says" ;; esac
 awk -F '"' '$2 == "path" { p = $4 } $2 == "sha256" { print $4 "  " p }' release.json >"$tmp/artefacts"
 { [ -s "$tmp/artefacts" ] && ! grep -Fvxq -f SHA256SUMS "$tmp/artefacts"; } ||
     refuse bad-release "release.json: its artefacts are not those of SHA256SUMS"
@@ -272,7 +278,7 @@ if [ "$record" ]; then
     {
         echo "ispvm-release-state sequence=$sequence version=$version manifest=$(sha SHA256SUMS) fingerprint=$found seen=$now"
         if [ -e "$state" ]; then sed 1d "$state"; fi
-        if [ "$late" ]; then echo "stale $now $version $stale"; fi
+        if [ "$late" ]; then printf 'stale %s %s %s\n' "$now" "$version" "$stale"; fi
     } >"$state.part"
     mv "$state.part" "$state"
 fi

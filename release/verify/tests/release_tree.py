@@ -24,8 +24,12 @@ CONTENT = {
     "wheelhouse/amd64/pydantic_core-2.1-cp313-cp313-manylinux_x86_64.whl": "pydantic amd64",
     "wheelhouse/amd64/server.txt": "ispvm-server==1.4.0\n",
     "wheelhouse/arm64/pydantic_core-2.1-cp313-cp313-manylinux_aarch64.whl": "pydantic arm64",
-    "apt/dists/trixie/Release": "Origin: ISPVisualMonitor\nSuite: trixie\n- not a dash\nSHA256:\n abc 1 main\n",
-    "apt/dists/trixie/main/binary-amd64/Packages": "Package: ispvm-agent\n",
+    "apt/dists/trixie/main/binary-amd64/Packages": "",
+    "apt/dists/trixie/Release": (
+        "Origin: ISPVisualMonitor\nSuite: trixie\nCodename: trixie\nDate: Mon, 21 Sep 2026 14:13:20 UTC\n"
+        "Architectures: amd64\nComponents: main\nSHA256:\n"
+        f" {hashlib.sha256().hexdigest()} 0 main/binary-amd64/Packages\n"
+    ),
     "apt/pool/ispvm-agent_1.4.0_all.deb": "deb one",
     "apt/pool/libssl3t64_3.5.4-1~deb13u1_amd64.deb": "deb two",
     "apt/pool/g++_4%3a14.2.0-1_amd64.deb": "deb three",
