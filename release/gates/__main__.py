@@ -54,7 +54,8 @@ def run_vulnerabilities(args: argparse.Namespace) -> bool:
 
 def run_secrets(args: argparse.Namespace) -> bool:
     """Every file below a folder, archives included. Debian's own packages and others' wheels are not ours to scan."""
-    names = [name for name in below(args.folder) if not name.startswith(("apt/pool/", "wheelhouse/"))]
+    others = re.compile(r"^(apt/pool|wheelhouse)/|\.oci\.tar$")  # an image is made of these packages and wheels
+    names = [name for name in below(args.folder) if not others.search(name)]
     files: Iterator[tuple[str, Callable[[], bytes]]] = (
         (name, partial((args.folder / name).read_bytes)) for name in names
     )
