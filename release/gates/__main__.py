@@ -54,7 +54,8 @@ def run_vulnerabilities(args: argparse.Namespace) -> bool:
 
 def run_secrets(args: argparse.Namespace) -> bool:
     """Every file below a folder, archives included. Debian's own packages and others' wheels are not ours to scan."""
-    names = [name for name in below(args.folder) if not name.startswith(("apt/pool/", "wheelhouse/"))]
+    others = re.compile(r"^(apt/pool|wheelhouse)/|\.oci\.tar$")  # an image is made of these packages and wheels
+    names = [name for name in below(args.folder) if not others.search(name)]
     files: Iterator[tuple[str, Callable[[], bytes]]] = (
         (name, partial((args.folder / name).read_bytes)) for name in names
     )
@@ -76,7 +77,7 @@ def shipped(path: Path) -> bytes:
 def run_misconfiguration(args: argparse.Namespace) -> bool:
     """What is shipped: roles, playbooks, units, scripts, documents of a release or of the repository."""
     names = [name for name in below(args.folder)
-             if not name.startswith(("apt/pool/", "wheelhouse/", "release/gates/")) and "/tests/" not in f"/{name}"
+             if not name.startswith(("apt/", "wheelhouse/", "release/gates/")) and "/tests/" not in f"/{name}"
              and not AFTERWARDS.match(name) and not name.startswith(("LICENSES/", "licences/"))]  # fmt: skip
     # a release has the playbooks one folder deeper; exceptions name them as the repository does
     entries = (

@@ -7,6 +7,7 @@ which belongs into `signatures/sbom/`, outside of what is reproduced.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from release.sbom import cyclonedx, debs, parts, spdx, vex, wheels
 from release.sbom.enrichment import Enrichment
@@ -63,20 +64,18 @@ def generate(tree: Path, root: Path) -> None:
         _write(into / name, cyclonedx.text(content))
 
 
-def _add_system(part: dict[str, object], whole: dict[str, object]) -> None:
+def _add_system(part: dict[str, Any], whole: dict[str, Any]) -> None:
     """An image has Debian in it: scanners need the operating system's component, without its other packages."""
-    components, edges = part["components"], part["dependencies"]
-    everything = whole["components"]
-    if not isinstance(components, list) or not isinstance(edges, list) or not isinstance(everything, list):
-        raise TypeError("no SBOM")
-    system = next(one for one in everything if one["type"] == "operating-system")
-    here = {edge["ref"] for edge in edges}
-    full = next(edge for edge in whole["dependencies"] if edge["ref"] == system["bom-ref"])  # type: ignore[attr-defined]
-    components.append(system)
-    edges.append({"ref": system["bom-ref"], "dependsOn": [one for one in full["dependsOn"] if one in here]})
-    main = part["metadata"]["component"]["bom-ref"]  # type: ignore[index]
-    next(edge for edge in edges if edge["ref"] == main)["dependsOn"].append(system["bom-ref"])
-    part["compositions"].append({"aggregate": "incomplete", "dependencies": [system["bom-ref"]]})  # type: ignore[attr-defined]
+    system = next(one for one in whole["components"] if one["type"] == "operating-system")
+    here = {edge["ref"] for edge in part["dependencies"]}
+    full = next(edge for edge in whole["dependencies"] if edge["ref"] == system["bom-ref"])
+    main = part["metadata"]["component"]["bom-ref"]
+    next(edge for edge in part["dependencies"] if edge["ref"] == main)["dependsOn"].append(system["bom-ref"])
+    part["components"].append(system)
+    part["dependencies"].append(
+        {"ref": system["bom-ref"], "dependsOn": [one for one in full["dependsOn"] if one in here]}
+    )
+    part["compositions"].append({"aggregate": "incomplete", "dependencies": [system["bom-ref"]]})
 
 
 def _write(path: Path, content: str) -> None:

@@ -134,7 +134,6 @@ class Known:
         for wheel in self.wheels:
             for component in roles.get(wheel.name, set()) & self.lists:
                 self._take(wheel, component)
-        own = {(one["name"], one["version"], one["architecture"]) for one in host["packages"]}
         shipped = {(deb.name, deb.control["Version"], deb.control["Architecture"]) for deb in self.debs}
         self.templates = [
             (_skeleton(path.read_text()), self.sums[digest(path.read_bytes()).sha256])
@@ -143,10 +142,12 @@ class Known:
         ]
         self.md5: dict[str, str] = {}
         for one in host["packages"]:
-            if (one["name"], one["version"], one["architecture"]) in own - shipped:
+            if (one["name"], one["version"], one["architecture"]) not in shipped:
                 self.md5 |= {_merged(path): sums for path, sums in json.loads(one["md5"]).items()}
-                name = one["name"] if f"/{one['name']}" else ""
-                self.md5 |= {f"/var/lib/dpkg/info/{stem}": "script" for stem in (name, f"{name}:{one['architecture']}")}
+                self.md5 |= {
+                    f"/var/lib/dpkg/info/{stem}": "script"
+                    for stem in (one["name"], f"{one['name']}:{one['architecture']}")
+                }
 
     def _as_listed(self, purl: str, sha512: str, place: str) -> None:
         if purl not in self.refs or self.sums.get(sha512) != purl:

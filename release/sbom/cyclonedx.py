@@ -6,6 +6,7 @@ import json
 import uuid
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from release.sbom.model import Component, Inventory, Producer
 
@@ -22,8 +23,6 @@ def serial_number(product: str, version: str) -> str:
 
 def bom_link(product: str, version: str, revision: int, ref: str) -> str:
     """How another document names a component of this SBOM."""
-    from urllib.parse import quote
-
     serial = serial_number(product, version).removeprefix("urn:uuid:")
     return f"urn:cdx:{serial}/{revision}#{quote(ref, safe='')}"
 

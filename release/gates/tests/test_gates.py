@@ -225,6 +225,13 @@ def test_units_and_modes(place: str, mode: int, content: bytes, complaint: str) 
     assert misconfiguration.scan([misconfiguration.Entry(place, mode, content)], {place: "reason"})[1] == []
 
 
+def test_in_a_document_only_commands_count() -> None:
+    text = b"Never `trusted=yes`.\n\n```\ndeb [trusted=yes] file:/x ./\n```\ntrusted=yes\n"
+    assert misconfiguration.look(misconfiguration.Entry("x.md", 0o644, text)) == [
+        "x.md:4: an apt source that trusts anything"
+    ]
+
+
 def test_nothing_scanned_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GateError):
         misconfiguration.scan([], {})
