@@ -32,6 +32,12 @@ def ed25519(module: types.ModuleType, rounds: int) -> None:
         assert not module.ed25519(public, message, signature[:32] + longer.to_bytes(32, "little"))
         assert not module.ed25519(public, message, signature + b"x")
         assert not module.ed25519(public, message, signature + b"\0")
+    for number in range(16):  # both ways to a square root, both signs
+        key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+        public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        point = module._ed_point(public)
+        assert point is not None
+        assert point[0] & 1 == public[31] >> 7
     # The neutral point as a key makes any R = sB good: only its encodings differ in whether they are allowed.
     assert module._ed_point((2).to_bytes(32, "little")) is None
     neutral = (1).to_bytes(32, "little")
@@ -93,7 +99,7 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
     assert module._der_pair(bytes.fromhex("3006020101020102")) == (1, 2)
     assert module._der_pair(bytes.fromhex("300602017f020102")) == (127, 2)
     for text in ("3006020180020102", "3106020101020102", "3007020101020102", "3006030101020102", "3006020101020202",
-                 "30060200020201ff", "300602010102"):  # fmt: skip
+                 "30060200020201ff", "300602010102", "300702040102030402"):  # fmt: skip
         assert module._der_pair(bytes.fromhex(text)) is None, text
 
 
