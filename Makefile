@@ -83,6 +83,23 @@ sign: bootstrap  ## sign the release tree of VERSION with KEYS=DIR and pack it a
 	@[ -d "$(KEYS)" ] || $(PYTHON) -m release.sign keys --test "$(KEYS)"
 	@$(PYTHON) -m release.sign "dist/release/ispvm-$(VERSION)" --keys "$(KEYS)" --pack
 
+.PHONY: reproduce
+reproduce: bootstrap  ## build the release twice in ten different surroundings (EACH=1: once for each) and compare every byte
+	@dpkg -s faketime >/dev/null 2>&1 || apt-get install -qq --yes faketime >/dev/null
+	@$(PYTHON) -m release.build.reproduce $(if $(EACH),--each) $(if $(LEAK),--leak) $(if $(OWN),--own)
+
+.PHONY: rebuild
+rebuild:  ## build our own artefacts again from an unpacked BUNDLE alone, network off, and compare
+	@unshare --net "$(BUNDLE)/rebuild"
+
+.PHONY: airgap
+airgap: bootstrap  ## install a signed BUNDLE (tree or .tar.zst) on a host without a way out, and count its packets
+	@$(PYTHON) ci/airgap.py "$(BUNDLE)"
+
+.PHONY: agent-everywhere
+agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
+	@$(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
+
 .PHONY: mutate
 mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
 	@$(PYTHON) release/verify/tests/mutate.py
@@ -99,6 +116,10 @@ lock: bootstrap  ## resolve requirements/*.txt again
 .PHONY: docs
 docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files
 	@$(PYTHON) ci/generate.py
+
+.PHONY: compat
+compat: bootstrap  ## run the agent against the emulator in every RouterOS version; write docs/reference/compatibility-routeros.md
+	@$(PYTHON) ci/compat.py
 
 .PHONY: clean
 clean:  ## remove what was built (not the demo)

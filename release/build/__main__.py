@@ -86,8 +86,13 @@ def optional(module: str, function: str, tree: Path, *arguments: object) -> None
         getattr(importlib.import_module(module), function)(tree, *arguments)
 
 
-def build(root: Path, release: Release, out: Path, *, pool: Path | None = None, name: str = "") -> Path:
-    """Make the tree below `out` and return it. `name`: what hosts call the release; empty for a development build."""
+def build(
+    root: Path, release: Release, out: Path, *, pool: Path | None = None, name: str = "", own_only: bool = False
+) -> Path:
+    """Make the tree below `out` and return it.
+
+    `name`: what hosts call the release; empty for a development build. `own_only`: stop after our own artefacts.
+    """
     tree = out / f"ispvm-{release.version}"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
@@ -100,17 +105,24 @@ def build(root: Path, release: Release, out: Path, *, pool: Path | None = None, 
         with stage("wheels of the locks"):
             locks = origin / "requirements"
             for architecture in wheelhouse.ARCHITECTURES:
-                for lock in (*wheelhouse.COMPONENTS, "installer"):
+                for lock in ("agent",) if own_only else (*wheelhouse.COMPONENTS, "installer"):
                     wheelhouse.download(locks / f"{lock}.txt", cache, architecture)
             wheelhouse.download(locks / "build.txt", cache, "amd64")
-        with stage("Debian packages of the lock"):
-            packages = debian.read_lock(origin)
-            files = debian.fetch(packages, debs, pool)
         with stage("own wheels, sdists, PEX, deb"):
             agent = Path(scratch) / "agent-wheels"
             for architecture in wheelhouse.ARCHITECTURES:
                 wheelhouse.collect(locks / "agent.txt", cache, architecture, agent)
-            own = firstparty.build(origin, release, sorted(agent.iterdir()), tree)
+            lines = wheelhouse.collect(locks / "build.txt", cache, "amd64", tree / "wheelhouse/build")
+            (tree / "wheelhouse/build/build.txt").write_text("".join(f"{line}\n" for line in lines))
+            python = firstparty.tools(tree / "wheelhouse/build", release, Path(scratch) / "tools")
+            own = firstparty.build(python, origin, release, sorted(agent.iterdir()), tree)
+        if own_only:
+            pack.describe(tree, release)
+            pack.manifest(tree)
+            return tree
+        with stage("Debian packages of the lock"):
+            packages = debian.read_lock(origin)
+            files = debian.fetch(packages, debs, pool)
         with stage("wheelhouses"):
             houses = tree / "wheelhouse"
             for architecture in wheelhouse.ARCHITECTURES:
@@ -118,8 +130,6 @@ def build(root: Path, release: Release, out: Path, *, pool: Path | None = None, 
                 tools = houses / "installer" / architecture
                 lines = wheelhouse.collect(locks / "installer.txt", cache, architecture, tools)
                 (tools / "installer.txt").write_text("".join(f"{line}\n" for line in lines))
-            lines = wheelhouse.collect(locks / "build.txt", cache, "amd64", houses / "build")
-            (houses / "build" / "build.txt").write_text("".join(f"{line}\n" for line in lines))
         with stage("apt repository"):
             debian.repository(packages, files, release, tree / "apt")
             shutil.copyfile(origin / debian.LOCK, tree / "apt" / "apt.lock")
@@ -149,6 +159,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "release", help="where the tree goes")
     parser.add_argument("--pool", type=Path, help="apt/ of an earlier bundle: packages that the mirror no longer has")
     parser.add_argument("--dev", action="store_true", help="build a dirty checkout all the same; never for a release")
+    parser.add_argument("--own", action="store_true", help="only our own artefacts: wheels, sdists, PEX, deb, source")
     parser.add_argument("--no-archive", action="store_true", help="only the tree")
     return parser.parse_args()
 
@@ -169,10 +180,11 @@ def main() -> None:
         raise BuildError(f"--commit {args.commit}: the checkout is at {release.commit}; check that commit out first")
     with stage("browser libraries"):
         subprocess.run([ROOT / "ci" / "assets"], check=True)
-    tree = build(ROOT, release, args.out.resolve(), pool=args.pool, name="" if dirty else release.version)
+    name = "" if dirty else release.version
+    tree = build(ROOT, release, args.out.resolve(), pool=args.pool, name=name, own_only=args.own)
     names = pack.files(tree)
     say(f"{tree}  {len(names)} files, {sum((tree / name).stat().st_size for name in names) / 1e6:.0f} MB")
-    if not args.no_archive:
+    if not (args.no_archive or args.own):
         with stage("pack"):
             packed, digest = pack.archive(tree)
         say(f"{packed}  {packed.stat().st_size / 1e6:.0f} MB")

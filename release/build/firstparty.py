@@ -67,20 +67,25 @@ def run(command: Sequence[str | Path], cwd: Path, release: Release) -> None:
         raise BuildError(f"{' '.join(map(str, command[:4]))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def distributions(source: Path, release: Release, into: Path) -> list[Path]:
+def tools(wheels: Path, release: Release, into: Path) -> Path:
+    """Make an environment with the locked build tools and nothing else; return its Python.
+
+    pex looks at what is importable beside it: in any other environment the agent gets other bytes.
+    """
+    run([sys.executable, "-m", "venv", "--without-pip", into], into.parent, release)
+    (pip,) = wheels.glob("pip-*.whl")
+    run([into / "bin/python", pip / "pip", "--disable-pip-version-check", "--no-cache-dir", "--no-input", "install",
+         "--no-index", f"--find-links={wheels}", "--only-binary=:all:", "--require-hashes", "--no-deps",
+         f"--requirement={wheels / 'build.txt'}"], into.parent, release)  # fmt: skip
+    return into / "bin/python"
+
+
+def distributions(python: Path, source: Path, release: Release, into: Path) -> list[Path]:
     """Build wheel and sdist of every room; return the wheels."""
     with tempfile.TemporaryDirectory() as scratch:
 
         def build(room: str) -> None:
-            command: list[str | Path] = [
-                sys.executable,
-                "-m",
-                "hatchling",
-                "build",
-                "--directory",
-                Path(scratch) / room,
-            ]
-            run(command, source / room, release)
+            run([python, "-m", "hatchling", "build", "--directory", Path(scratch) / room], source / room, release)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(build, ROOMS))
@@ -100,7 +105,7 @@ def distributions(source: Path, release: Release, into: Path) -> list[Path]:
     return wheels
 
 
-def pex(wheels: Sequence[Path], release: Release, out: Path) -> None:
+def pex(python: Path, wheels: Sequence[Path], release: Release, out: Path) -> None:
     """Write the agent as one executable file with the compiled libraries of both processors, for Debian 13's Python."""
     with tempfile.TemporaryDirectory() as scratch:
         pool = Path(scratch) / "wheels"
@@ -108,7 +113,7 @@ def pex(wheels: Sequence[Path], release: Release, out: Path) -> None:
         for wheel in wheels:
             shutil.copyfile(wheel, pool / wheel.name)
         command: list[str | Path] = [
-            sys.executable,
+            python,
             "-m",
             "pex",
             "--no-pypi",
@@ -206,10 +211,13 @@ Description: ISPVisualMonitor agent
             file.write(content + b"\n" * (len(content) % 2))
 
 
-def build(source: Path, release: Release, third_party: Sequence[Path], into: Path) -> list[Path]:
-    """Build everything of ours into `into`; return our wheels. `third_party`: the agent's wheels, both processors."""
-    wheels = distributions(source, release, into)
+def build(python: Path, source: Path, release: Release, third_party: Sequence[Path], into: Path) -> list[Path]:
+    """Build everything of ours into `into`; return our wheels.
+
+    `python`: of an environment that `tools` made. `third_party`: the agent's wheels for both processors.
+    """
+    wheels = distributions(python, source, release, into)
     ours = [wheel for wheel in wheels if wheel.name.startswith(("ispvm_agent-", "ispvm_contract-"))]
-    pex([*third_party, *ours], release, into / PEX)
+    pex(python, [*third_party, *ours], release, into / PEX)
     deb(source, release, into / PEX, into / f"agent/ispvm-agent_{release.version}_all.deb")
     return wheels

@@ -77,7 +77,7 @@ def archive(tree: Path) -> tuple[Path, str]:
     compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2, write_checksum=True)
     with out.open("wb") as file, compressor.stream_writer(file, closefd=False) as zipped:
         hashed = _Hashed(zipped)
-        with tarfile.open(fileobj=cast(IO[bytes], hashed), mode="w|", format=tarfile.GNU_FORMAT) as packed:
+        with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="w|", format=tarfile.GNU_FORMAT) as packed:
             directories = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_dir()}
             for name in sorted([*directories, *files(tree)], key=str.encode):
                 path = tree / name

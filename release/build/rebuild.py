@@ -1,4 +1,4 @@
-"""Build our own artefacts from a bundle alone and compare them with what the bundle holds. Run by `rebuild` in the bundle."""
+"""Build our own artefacts from a bundle alone and compare. Run by `rebuild` in the bundle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> None:
     os.umask(0o022)
     release = source.describe(ROOT, "")
     with tempfile.TemporaryDirectory() as wheels:
-        firstparty.build(ROOT, release, agent_wheels(args.bundle, Path(wheels)), args.out)
+        firstparty.build(Path(sys.executable), ROOT, release, agent_wheels(args.bundle, Path(wheels)), args.out)
     source.pack(ROOT, source.listed(ROOT), release, args.out / "source")
     differing = 0
     for made in sorted(path for path in args.out.rglob("*") if path.is_file()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import types
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 LAST = 2**252 + 27742317777372353535851937790883648493
@@ -71,6 +72,7 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
         assert not check(flipped(public, 90, 0), message, signature)
         assert not check(flipped(public, 0, 0), message, signature)
         assert not check(public + b"x", message, signature)
+        assert not check(public[:59] + b"\0" + public[59:], message, signature)
         assert not check(public, message, signature + b"x")
         r, s = decode_dss_signature(signature)
 
@@ -96,6 +98,13 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
             if value >> 255:
                 assert not check(public, message, der(*(big(v, 32) if v == value else big(v) for v in (r, s))))
     assert not check(public, b"", bytes.fromhex("3006020100020100"))
+    # (5, 0) is not on the curve and has order 2 on another one: under it, anybody can sign
+    e = int.from_bytes(hashlib.sha256(b"").digest(), "big")
+    for k in range(1, 9):
+        r = module._p_times(k, module.P_G)[0] % ORDER
+        s = e * pow(k, -1, ORDER) % ORDER
+        outside = public[:27] + (5).to_bytes(32, "big") + bytes(32)
+        assert not check(outside, b"", encode_dss_signature(r, s))
     assert module._der_pair(bytes.fromhex("3006020101020102")) == (1, 2)
     assert module._der_pair(bytes.fromhex("300602017f020102")) == (127, 2)
     for text in ("3006020180020102", "3106020101020102", "3007020101020102", "3006030101020102", "3006020101020202",
