@@ -98,6 +98,11 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
             if value >> 255:
                 assert not check(public, message, der(*(big(v, 32) if v == value else big(v) for v in (r, s))))
     assert not check(public, b"", bytes.fromhex("3006020100020100"))
+    # a signature that leads to the point at infinity
+    generator = ec.derive_private_key(1, ec.SECP256R1()).public_key()
+    one = generator.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    e = int.from_bytes(hashlib.sha256(b"").digest(), "big")
+    assert not check(one, b"", encode_dss_signature(-e % ORDER, 1))
     # (5, 0) is not on the curve and has order 2 on another one: under it, anybody can sign
     e = int.from_bytes(hashlib.sha256(b"").digest(), "big")
     for k in range(1, 9):

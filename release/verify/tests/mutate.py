@@ -31,7 +31,9 @@ SOURCES = {"python": ROOM / "verify.py", "shell": ROOM / "verify.sh"}
 PASSED_OVER = {"demo", "_rewrite", "_flip", "_link", "say", "main", "sha256", "text_of", "triple"}
 # Functions whose mutants the arithmetic alone must notice.
 ARITHMETIC = ("_ed_", "ed25519", "_p_", "ecdsa_p256", "_der_pair")
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    r"ecdsa_p256: if not .*: (without|off by one in) 0 < r < P_N": "x mod n is never such an r",
+}
 
 
 @dataclass(frozen=True)
@@ -169,13 +171,15 @@ class Judge:
         return ""
 
 
-def survivors(home: Path, every: int = 1, only: str = "", say: bool = False) -> tuple[int, list[str]]:
+def survivors(home: Path, every: int = 1, only: str = "", say: bool = False, like: str = "") -> tuple[int, list[str]]:
     """Try every Nth mutant; how many were tried, and those that nothing noticed."""
     judge = Judge(home)
     chosen: Sequence[Mutant] = [
         mutant
         for mutant in [*python_mutants(), *shell_mutants()]
-        if mutant.language.startswith(only) and not any(re.search(pattern, mutant.what) for pattern in EQUIVALENT)
+        if mutant.language.startswith(only)
+        and re.search(like, mutant.what)
+        and not any(re.search(pattern, mutant.what) for pattern in EQUIVALENT)
     ][::every]
     left = []
     for mutant in chosen:
