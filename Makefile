@@ -81,6 +81,12 @@ wheelhouse: bootstrap  ## build the wheels that hosts install from
 release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
 	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
 
+KEYS ?= .cache/release-keys
+.PHONY: sign
+sign: bootstrap  ## sign the release tree of VERSION with KEYS=DIR and pack it again; without KEYS, with a test key
+	@[ -d "$(KEYS)" ] || $(PYTHON) -m release.sign keys --test "$(KEYS)"
+	@$(PYTHON) -m release.sign "dist/release/ispvm-$(VERSION)" --keys "$(KEYS)" --pack
+
 .PHONY: reproduce
 reproduce: bootstrap  ## build the release twice in ten different surroundings (EACH=1: once for each) and compare every byte
 	@dpkg -s faketime >/dev/null 2>&1 || apt-get install -qq --yes faketime >/dev/null

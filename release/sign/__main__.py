@@ -1,7 +1,7 @@
 """Sign a release: the second stage, over the unsigned tree that `make release` leaves.
 
 python -m release.sign keys --test DIR [--builder NAME …]      make a key set for tests
-python -m release.sign TREE --keys DIR                         sign a tree
+python -m release.sign TREE --keys DIR [--pack]                sign a tree; pack it as .tar.zst again
 python -m release.sign attest TREE --keys DIR --builder NAME   say that this builder got the same bytes
 python -m release.sign trust TREE --state DIR [--first-root FILE]   check the TUF metadata of a bundle
 """
@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from release.build import pack
 from release.sign import metadata, stage
 from release.sign.keys import ROOTS, Keys, SigningError, make
 
@@ -59,6 +60,8 @@ def main() -> None:
         parser.add_argument("tree", type=Path, metavar="TREE")
     if command in ("sign", "attest"):
         parser.add_argument("--keys", type=Path, required=True, metavar="DIR")
+    if command == "sign":
+        parser.add_argument("--pack", action="store_true", help="write TREE.tar.zst again, with the signatures")
     if command == "attest":
         parser.add_argument("--builder", required=True, metavar="NAME")
     if command == "trust":
@@ -70,6 +73,8 @@ def main() -> None:
         print(f"fingerprint {keys.fingerprint()}")
     elif command == "sign":
         stage.sign(options.tree, Keys(options.keys))
+        if options.pack:
+            print(f"packed {pack.archive(options.tree)[0]}")
         print(f"signed {options.tree}; fingerprint of the keys {Keys(options.keys).fingerprint()}")
     elif command == "attest":
         stage.attest(options.tree, Keys(options.keys), options.builder, buildinfo())

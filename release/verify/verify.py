@@ -180,7 +180,7 @@ def _der_pair(data: bytes) -> tuple[int, int] | None:
         return None
     at = 2
     for _ in range(2):
-        if data[at : at + 1] != b"\x02" or at + 2 > len(data):
+        if len(data[at : at + 2]) != 2 or data[at] != 0x02:
             return None
         number = data[at + 2 : at + 2 + data[at + 1]]
         if len(number) != data[at + 1] or not number or number[0] > 127:

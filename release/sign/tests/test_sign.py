@@ -112,7 +112,8 @@ def test_the_command_line_makes_keys_attests_signs_and_checks_trust(tree: Path, 
 
     made = run("keys", "--test", tmp_path / "set", "--builder", "trixie").split()
     run("attest", tree, "--keys", tmp_path / "set", "--builder", "trixie")
-    assert made[1] in run(tree, "--keys", tmp_path / "set")
+    assert made[1] in run(tree, "--keys", tmp_path / "set", "--pack")
+    assert tree.with_name(f"{tree.name}.tar.zst").stat().st_size > 1000
     assert verify.main(["--allow-test-key", "--attestations", "1", str(tree)]) == 0
     trusted = run("trust", tree, "--state", tmp_path / "tuf", "--first-root", tmp_path / "set/public/root.json").split()
     assert trusted == made

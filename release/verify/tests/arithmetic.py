@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import types
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 LAST = 2**252 + 27742317777372353535851937790883648493
@@ -32,6 +33,12 @@ def ed25519(module: types.ModuleType, rounds: int) -> None:
         assert not module.ed25519(public, message, signature[:32] + longer.to_bytes(32, "little"))
         assert not module.ed25519(public, message, signature + b"x")
         assert not module.ed25519(public, message, signature + b"\0")
+    for number in range(16):  # both ways to a square root, both signs
+        key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+        public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        point = module._ed_point(public)
+        assert point is not None
+        assert point[0] & 1 == public[31] >> 7
     # The neutral point as a key makes any R = sB good: only its encodings differ in whether they are allowed.
     assert module._ed_point((2).to_bytes(32, "little")) is None
     neutral = (1).to_bytes(32, "little")
@@ -65,6 +72,7 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
         assert not check(flipped(public, 90, 0), message, signature)
         assert not check(flipped(public, 0, 0), message, signature)
         assert not check(public + b"x", message, signature)
+        assert not check(public[:59] + b"\0" + public[59:], message, signature)
         assert not check(public, message, signature + b"x")
         r, s = decode_dss_signature(signature)
 
@@ -90,10 +98,22 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
             if value >> 255:
                 assert not check(public, message, der(*(big(v, 32) if v == value else big(v) for v in (r, s))))
     assert not check(public, b"", bytes.fromhex("3006020100020100"))
+    # a signature that leads to the point at infinity
+    generator = ec.derive_private_key(1, ec.SECP256R1()).public_key()
+    one = generator.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    e = int.from_bytes(hashlib.sha256(b"").digest(), "big")
+    assert not check(one, b"", encode_dss_signature(-e % ORDER, 1))
+    # (5, 0) is not on the curve and has order 2 on another one: under it, anybody can sign
+    e = int.from_bytes(hashlib.sha256(b"").digest(), "big")
+    for k in range(1, 9):
+        r = module._p_times(k, module.P_G)[0] % ORDER
+        s = e * pow(k, -1, ORDER) % ORDER
+        outside = public[:27] + (5).to_bytes(32, "big") + bytes(32)
+        assert not check(outside, b"", encode_dss_signature(r, s))
     assert module._der_pair(bytes.fromhex("3006020101020102")) == (1, 2)
     assert module._der_pair(bytes.fromhex("300602017f020102")) == (127, 2)
     for text in ("3006020180020102", "3106020101020102", "3007020101020102", "3006030101020102", "3006020101020202",
-                 "30060200020201ff", "300602010102"):  # fmt: skip
+                 "30060200020201ff", "300602010102", "300702040102030402"):  # fmt: skip
         assert module._der_pair(bytes.fromhex(text)) is None, text
 
 

@@ -595,6 +595,27 @@ class Lab:
             lambda p: edit(p / ECDSA, self._other_s),
             code="changed-file",
         )
+        public, pem = "KEYS/release.minisign.pub", "KEYS/release.ecdsa.pub"
+        for what, name, change in (
+            ("is empty", public, lambda d: b""),
+            ("has one line", public, lambda d: d.split(b"\n")[0] + b"\n"),
+            ("has three lines", public, lambda d: d + b"x\n"),
+            ("has text after it", public, lambda d: d + b"x"),
+            ("is of another algorithm", public, lambda d: d.replace(b"\nRW", b"\nRX")),
+            ("is too short", public, lambda d: d.split(b"\n")[0] + b"\n" + base64.b64encode(bytes(41)) + b"\n"),
+            ("is not base64", public, lambda d: d.replace(b"\nRW", b"\n*W")),
+            ("is empty", pem, lambda d: b""),
+            ("is no PEM", pem, lambda d: d.replace(b"BEGIN", b"BEGUN")),
+            ("is not base64", pem, lambda d: d.replace(b"\nMF", b"\n*F")),
+        ):
+            yield Case(
+                f"{name} {what}",
+                "test",
+                lambda p, n=name, c=change: edit(p / n, c),
+                ("--allow-test-key",),
+                code="bad-signature",
+                key=False,
+            )
         for name in ("asc", "sshsig", "sigstore.json"):
             yield Case(
                 f"SHA256SUMS.{name} by another signer",

@@ -8,7 +8,7 @@ from pathlib import Path
 import arithmetic
 import mutate
 import pytest
-from attacks import Lab
+from attacks import Case, Lab
 from verifiers import both, prepare
 
 from release.verify import verify
@@ -54,9 +54,17 @@ def test_arithmetic_agrees_with_the_library() -> None:
 
 def test_a_weakened_verifier_is_noticed(home: Path) -> None:
     # all of them: make mutate
-    tried, left = mutate.survivors(home / "mutants", every=12)
-    assert tried >= 20
+    tried, left = mutate.survivors(home / "mutants", only="python", like=r"^check_(expiry|history): .*: never$")
+    assert tried >= 5
     assert left == []
+
+
+def test_without_a_fingerprint_nothing_is_decided(lab: Lab, home: Path) -> None:
+    case = Case("no fingerprint", "good", lambda _: None, key=False)
+    ((_, python, shell),) = both(prepare(lab, [case], home / "undecided"))
+    assert (python.exit, shell.exit) == (2, 2)
+    assert "--fingerprint is missing" in python.report
+    assert "--fingerprint is missing" in shell.report
 
 
 # --- the documents ----------------------------------------------------------------------------------------------------
