@@ -18,7 +18,7 @@ from pathlib import Path
 import testhost
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME, ADDRESS = "build-airgap", "10.89.77.80"
+NAME, ADDRESS = "ispvm-airgap", "10.89.77.80"
 BUNDLE = "/root/bundle"
 SINK = """
 set -eu
@@ -124,7 +124,6 @@ def main() -> None:
     parser.add_argument("--leak", action="store_true", help="let the host look a name up: the count must not be 0 then")
     args = parser.parse_args()
     testhost.down(NAME)
-    # the image without the packages that other tests find in its apt cache would be another image; ours has a cache of its own
     testhost.up(NAME, ADDRESS)
     try:
         bring(args.bundle)
@@ -143,7 +142,9 @@ def main() -> None:
         live = inside("python3", "-c", LIVE, link, ",".join(device["name"] for device in seed["devices"])).strip()
         again = install("--allow-test-key")
         recap = inside("grep", "-A1", "PLAY RECAP", "/root/install.log").splitlines()[-1]
+        rebuilt = inside(f"{BUNDLE}/rebuild").splitlines()
         sink, routeless = counters()
+        print(f"rebuilt from the bundle, byte for byte the same: {len(rebuilt)} artefacts")
         print(f"installed in {seconds:.0f} s, again in {again:.0f} s ({' '.join(recap.split()[2:5])})")
         print(f"routers live on the dashboard: {live}")
         print(f"packets to the sink: {sink}; sends without a route: {routeless}")
