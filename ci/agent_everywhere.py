@@ -28,11 +28,11 @@ def unpack(image: Path, into: Path) -> None:
 
         def blob(digest: str) -> bytes:
             file = archive.extractfile(f"blobs/sha256/{digest.removeprefix('sha256:')}")
-            assert file is not None
+            assert file is not None  # noqa: S101 - our own images have it
             return file.read()
 
         index = archive.extractfile("index.json")
-        assert index is not None
+        assert index is not None  # noqa: S101 - our own images have it
         manifest = json.loads(blob(json.load(index)["manifests"][0]["digest"]))
         for layer in manifest["layers"]:
             subprocess.run(["tar", "-C", into, "-x"], input=blob(layer["digest"]), check=True)
@@ -63,8 +63,21 @@ credential = "routers"
 
 def check(root: Path, name: str) -> dict[str, object]:
     """Run `ispvm-agent check` from the one file inside `root`; what every collector read."""
-    environment = {"PATH": "/usr/bin", "CREDENTIALS_DIRECTORY": "/run/credentials", "PEX_ROOT": "/tmp/pex", "LC_ALL": "C.UTF-8"}
-    command = ["/usr/sbin/chroot", root, "/usr/bin/python3", "/ispvm-agent.pex", "check", name, "--json"]
+    environment = {
+        "PATH": "/usr/bin",
+        "CREDENTIALS_DIRECTORY": "/run/credentials",
+        "PEX_ROOT": "/run/pex",
+        "LC_ALL": "C.UTF-8",
+    }
+    command: list[str | Path] = [
+        "/usr/sbin/chroot",
+        root,
+        "/usr/bin/python3",
+        "/ispvm-agent.pex",
+        "check",
+        name,
+        "--json",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"agent_everywhere: exit {done.returncode}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
@@ -101,12 +114,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         state = Path(scratch) / "lab"
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}/contract:{ROOT}/lab"}
-        command = [sys.executable, "-m", "ispvm_lab", "serve", "--seed", seed, "--state", state,
+        serve: list[str | Path] = [sys.executable, "-m", "ispvm_lab", "serve", "--seed", seed, "--state", state,
                    "--listen-override", f"127.0.0.1:{base}"]  # fmt: skip
-        with subprocess.Popen(command, env=environment) as lab:
+        with subprocess.Popen(serve, env=environment) as lab:
             try:
                 deadline = time.monotonic() + 60
-                while subprocess.run(["ss", "-Hltn", f"sport = :{base}"], capture_output=True, check=True).stdout == b"":
+                while (
+                    subprocess.run(["ss", "-Hltn", f"sport = :{base}"], capture_output=True, check=True).stdout == b""
+                ):
                     if time.monotonic() > deadline or lab.poll() is not None:
                         sys.exit("agent_everywhere: the emulated router did not come up")
                     time.sleep(0.1)
