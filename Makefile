@@ -111,6 +111,10 @@ lock: bootstrap  ## resolve requirements/*.txt again
 docs: bootstrap  ## regenerate what is generated: JSON Schemas, role READMEs, golden files
 	@$(PYTHON) ci/generate.py
 
+.PHONY: compat
+compat: bootstrap  ## run the agent against the emulator in every RouterOS version; write docs/reference/compatibility-routeros.md
+	@$(PYTHON) ci/compat.py
+
 .PHONY: clean
 clean:  ## remove what was built (not the demo)
 	rm -rf .venv dist .cache/wheels .mypy_cache .ruff_cache .pytest_cache

@@ -88,5 +88,8 @@ def test_advice_names_the_new_or_the_closest_name() -> None:
 def test_the_routers_of_a_seed_are_sound(name: str) -> None:
     bundle = json.loads((ROOT / "seeds" / f"{name}.json").read_text())
     routers = seed.seed_routers(bundle)
+    names = {router["name"] for router in routers}
+    assert {probe["router"] for probe in seed.seed_probes(bundle)} <= names
+    assert [probe["name"] for probe in seed.seed_probes(bundle)] == [one["name"] for one in bundle["probe_targets"]]
     assert preflight.router_faults(routers) == []
     assert len(routers) == len(bundle["devices"])

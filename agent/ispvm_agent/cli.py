@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ispvm_agent import __version__, config, credentials, daemon, replay, reports, service
+from ispvm_agent.routeros import allowlist
 
 
 def _say_error(text: str) -> int:
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         match options.command:
             case "check-config":
-                config.load(options.file)
+                allowlist.verify(config.load(options.file).agent.commands_sha256)
             case "credential":
                 if not config.CREDENTIAL_NAME.fullmatch(options.name):
                     return _say_error(f"{options.name!r}: use only letters, digits, - and _")
@@ -81,12 +82,16 @@ def main(arguments: list[str] | None = None) -> int:
                 directory = Path(config.load(options.config).spool.directory)
                 return replay.show(directory, options.since, options.until, options.json)
             case "check":
-                return asyncio.run(reports.check(config.load(options.config), options.router, options.json))
+                settings = config.load(options.config)
+                allowlist.verify(settings.agent.commands_sha256)
+                return asyncio.run(reports.check(settings, options.router, options.json))
             case "run":
                 service.log_to_journal()
-                asyncio.run(daemon.run(config.load(options.config)))
+                settings = config.load(options.config)
+                allowlist.verify(settings.agent.commands_sha256)
+                asyncio.run(daemon.run(settings))
     except config.ConfigError as error:
         return _say_error(str(error))
-    except credentials.CredentialError as error:
+    except (credentials.CredentialError, allowlist.AllowListError) as error:
         return _say_error(str(error))
     return 0

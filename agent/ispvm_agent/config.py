@@ -18,6 +18,12 @@ DEFAULT_PATH = Path("/etc/ispvm-agent/agent.toml")
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_TARGETS = {
+    "icmp": "192.0.2.1",
+    "tcp": "192.0.2.1:443",
+    "http": "https://www.example.net/",
+    "dns": "www.example.net@192.0.2.53",
+}
 _SECRET_WORDS = ("password", "passwd", "secret", "token")
 _Section = TypeVar("_Section", bound=Struct)
 
@@ -32,10 +38,11 @@ class ConfigError(ValueError):
 
 
 class Agent(Struct, frozen=True, kw_only=True):
-    """Who this agent is."""
+    """Who this agent is, and optionally which list of commands the site has approved (`ispvm-agent transparency`)."""
 
     name: Name
     tenant: Name
+    commands_sha256: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -81,6 +88,19 @@ class Router(Struct, frozen=True, kw_only=True):
     id: UUID | None = None
 
 
+class Probe(Struct, frozen=True, kw_only=True):
+    """Something else that the agent measures; shown with `router`. `target` is what `kind` says:
+
+    icmp "192.0.2.1", tcp "192.0.2.1:443", http "https://www.example.net/", dns "www.example.net@192.0.2.53".
+    """
+
+    name: Name
+    kind: Literal["icmp", "tcp", "http", "dns"]
+    target: Name
+    router: Name
+    seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None  # 30 when not given; ping has polling.probe_seconds
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -89,6 +109,7 @@ class Config(Struct, frozen=True, kw_only=True):
     polling: Polling
     spool: Spool
     routers: tuple[Router, ...]
+    probes: tuple[Probe, ...] = ()
 
     def device_id(self, router: Router) -> UUID:
         """The router's identity: as configured, else derived from tenant and name."""
@@ -139,6 +160,44 @@ def _router_faults(router: Router, at: str) -> list[str]:
     return faults
 
 
+def endpoint(text: str, default: int | None = None) -> tuple[str, int]:
+    """Host and port of "192.0.2.1:443" or "[2001:db8::1]:443"; raises ValueError saying what is wrong."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port or default
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    if not host or port is None or parts.netloc != text or parts.username is not None:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host, port
+
+
+def _probe_faults(probe: Probe, at: str, routers: list[Router]) -> list[str]:
+    faults = []
+    if probe.router not in {router.name for router in routers}:
+        faults.append(f"{at}.router: {probe.router!r} is not one of the routers; name the one whose page shows it")
+    if probe.name == "management address":
+        faults.append(f"{at}.name: {probe.name!r} is what each router's own ping is called; choose another")
+    if probe.kind == "icmp" and probe.seconds is not None:
+        faults.append(f"{at}.seconds: ping keeps to polling.probe_seconds; remove it")
+    url = urlsplit(probe.target) if probe.kind == "http" else None
+    try:
+        if probe.kind == "icmp":
+            ipaddress.ip_address(probe.target)
+        elif probe.kind == "tcp":
+            endpoint(probe.target)
+        elif url is not None and (url.scheme not in ("http", "https") or not url.hostname or url.username):
+            raise ValueError(f"{probe.target!r} is no http or https address without a user name")
+        elif probe.kind == "dns":
+            name, _, server = probe.target.rpartition("@")
+            ipaddress.ip_address(endpoint(server, 53)[0])
+            if not name or not all(0 < len(label) < 64 for label in name.rstrip(".").split(".")):
+                raise ValueError(f"{name!r} is no name to ask for")
+    except ValueError as error:
+        faults.append(f"{at}.target: {error}; write it like {_TARGETS[probe.kind]}")
+    return faults
+
+
 def _repeated(values: list[str]) -> list[str]:
     return sorted({value for value in values if values.count(value) > 1})
 
@@ -152,7 +211,7 @@ def parse(text: str) -> Config:
     faults: list[str] = []
     if raw.get("schema_version") != 1:
         faults.append(f"schema_version: must be 1, is {raw.get('schema_version')!r}; write schema_version = 1")
-    known = ("schema_version", "agent", "server", "polling", "spool", "router")
+    known = ("schema_version", "agent", "server", "polling", "spool", "router", "probe")
     faults += [f"{key}: unknown; use one of {', '.join(known)}" for key in raw if key not in known]
     agent = _section(raw.get("agent", {}), Agent, "agent", faults)
     server = _section(raw.get("server", {}), Server, "server", faults)
@@ -174,6 +233,17 @@ def parse(text: str) -> Config:
         if router is not None:
             faults += _router_faults(router, at)
             routers.append(router)
+    probes: list[Probe] = []
+    if not isinstance(raw.get("probe", []), list):
+        faults.append("probe: must be tables; write [[probe]]")
+    else:
+        for index, table in enumerate(raw.get("probe", [])):
+            named = table.get("name") if isinstance(table, dict) else None
+            probe = _section(table, Probe, f"probe[{named or index}]", faults)
+            if probe is not None:
+                faults += _probe_faults(probe, f"probe[{probe.name}]", routers)
+                probes.append(probe)
+    faults += [f"probe[{name}].name: used twice; names are unique" for name in _repeated([p.name for p in probes])]
     faults += [f"router[{name}].name: used twice; names are unique" for name in _repeated([r.name for r in routers])]
     ends = [f"{r.address} port {r.port}" for r in routers]
     faults += [f"router: {end} is configured twice; remove one" for end in _repeated(ends)]
@@ -181,7 +251,9 @@ def parse(text: str) -> Config:
     faults += [f"router: id {known_id} is used twice; ids are unique" for known_id in _repeated(ids)]
     if faults or agent is None or server is None or polling is None or spool is None:
         raise ConfigError(faults)
-    return Config(agent=agent, server=server, polling=polling, spool=spool, routers=tuple(routers))
+    return Config(
+        agent=agent, server=server, polling=polling, spool=spool, routers=tuple(routers), probes=tuple(probes)
+    )
 
 
 def load(path: Path) -> Config:

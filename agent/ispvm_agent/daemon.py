@@ -16,13 +16,14 @@ import httpx
 import msgspec
 from ispvm_contract import ingest
 
-from ispvm_agent import __version__, credentials, service
+from ispvm_agent import __version__, credentials, service, targets
 from ispvm_agent.collectors import catalogue
 from ispvm_agent.config import Config
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller
 from ispvm_agent.probes import Prober
 from ispvm_agent.spool import Depth, Spool
+from ispvm_agent.targets import Service
 from ispvm_agent.uplink import Uplink, client, heartbeat
 
 _log = logging.getLogger("agent")
@@ -36,7 +37,9 @@ class Daemon:
         self.config = config
         self.started_ms = int(time.time() * 1000)
         self.agent = ingest.Agent(
-            config.agent.name, __version__, sorted({collector.name for collector in catalogue()} | {"ping"})
+            config.agent.name,
+            __version__,
+            sorted({collector.name for collector in catalogue()} | {"ping", "tcp", "http", "dns"}),
         )
         self.disk = ThreadPoolExecutor(1, "spool")
         self.spool: Spool = self.disk.submit(
@@ -48,15 +51,20 @@ class Daemon:
         self.depth = Depth()
         self.outbox = Outbox(self.agent, self.spool, self.disk)
         self.uplink = Uplink(http, self.spool, self.outbox, self.disk)
+        pinged = [probe.target for probe in config.probes if probe.kind == "icmp"]
         self.prober = Prober(
-            [router.address for router in config.routers], config.polling.probe_seconds, self._reachability_changed
+            dict.fromkeys([router.address for router in config.routers] + pinged),
+            config.polling.probe_seconds,
+            self._reachability_changed,
         )
         self.pollers = [
             Poller(router, config.device_id(router), passwords[router.credential], config.polling, self.outbox,
                    self.prober, self._remember)
             for router in config.routers
         ]  # fmt: skip
+        watched, self.services = targets.watch(config, self.prober)
         for poller in self.pollers:
+            poller.watched = watched[poller.router.name]
             poller.restore(self.disk.submit(self.spool.recall, poller.router.name).result())
 
     def _remember(self, router: str, learned: dict[str, Any]) -> None:
@@ -97,7 +105,9 @@ class Daemon:
         self.metrics_port = server.sockets[0].getsockname()[1]
         try:
             async with server, asyncio.TaskGroup() as tasks:
-                parts: list[Outbox | Uplink | Prober | Poller] = [self.outbox, self.uplink, self.prober, *self.pollers]
+                parts: list[Outbox | Uplink | Prober | Poller | Service] = [
+                    self.outbox, self.uplink, self.prober, *self.pollers, *self.services,
+                ]  # fmt: skip
                 for part in parts:
                     tasks.create_task(part.run())
                 tasks.create_task(self.beat())

@@ -18,8 +18,9 @@ from ispvm_agent.outbox import Outbox
 from ispvm_agent.pace import Cost, Pace
 from ispvm_agent.probes import Prober
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply, RouterError, Session, Target, connect
+from ispvm_agent.targets import Watched
 
 _SLOWER: tuple[Tier, ...] = ("medium", "slow")
 _JITTER = 0.05  # of the fast interval
@@ -75,6 +76,7 @@ class Poller:
         self.summary = ingest.RouterSummary(device=device, name=router.name, state="waiting")
         self.collectors: list[Collector] = collectors.catalogue()
         self.password = password
+        self.watched: list[Watched] = []  # probes that are shown with this router
         self.periods = {
             "fast": polling.fast_seconds,
             "medium": polling.medium_seconds,
@@ -172,11 +174,15 @@ class Poller:
         if self._version is None:
             (reply,) = await session.run([Command.RESOURCE])
             self._version = self._version_in(reply, session)
+            if unseen := collectors.unseen(self._version):
+                _log.warning("%s: RouterOS %d.%d: %s", self.router.name, *self._version, unseen)
         due = self._due_tiers(now)
         asked = {
-            collector.name: (collector, collector.ask(self._version))
+            collector.name: (collector, questions)
             for collector in self.collectors
-            if collector.tier in due and self._enabled(collector.name, now)
+            if (collector.tier in due or (collector.hurry and self.pace.allows(collector.tier)))
+            and self._enabled(collector.name, now)
+            if (questions := collector.ask(self._version))
         }
         commands = list(dict.fromkeys(command for _, needed in asked.values() for command in needed))
         replies = dict(zip(commands, await session.run(commands), strict=True))
@@ -201,23 +207,26 @@ class Poller:
     def _account(
         self,
         findings: Findings,
-        asked: dict[str, tuple[Collector, tuple[Command, ...]]],
-        replies: dict[Command, Reply],
+        asked: dict[str, tuple[Collector, tuple[Question, ...]]],
+        replies: dict[Question, Reply],
         now: float,
     ) -> None:
-        """What this poll has cost the router, by collector: commands are worked on one after the other."""
+        """What this poll has cost the router, by collector: commands are worked on one after the other.
+
+        What several collectors read is paid by the first.
+        """
         took, before = dict.fromkeys(replies, 0.0), replies[Command.RESOURCE].sent
         answered = [(reply.done, command) for command, reply in replies.items() if reply.done is not None]
         for done, command in sorted(answered, key=lambda one: one[0]):
             took[command], before = (done - before) * 1000, done
-        costs = {
-            name: Cost(
-                rows=sum(replies[command].count for command in needed),
-                bytes=sum(replies[command].octets for command in needed),
-                ms=round(sum(took[command] for command in needed), 1),
+        costs: dict[str, Cost] = {}
+        for name, (_, needed) in asked.items():  # what several share counts for the first of them
+            mine = [command for command in needed if command in took]
+            costs[name] = Cost(
+                rows=sum(replies[command].count for command in mine),
+                bytes=sum(replies[command].octets for command in mine),
+                ms=round(sum(took.pop(command) for command in mine), 1),
             )
-            for name, (_, needed) in asked.items()
-        }
         ms = float(findings.device["device.poll.duration_ms"] or 0)
         size = int(findings.device["device.poll.bytes"] or 0)
         summary = self.summary
@@ -254,8 +263,8 @@ class Poller:
 
     def _collect(
         self,
-        asked: dict[str, tuple[Collector, tuple[Command, ...]]],
-        replies: dict[Command, Reply],
+        asked: dict[str, tuple[Collector, tuple[Question, ...]]],
+        replies: dict[Question, Reply],
         moment: Moment,
         session: Session,
     ) -> Findings:
@@ -263,7 +272,8 @@ class Poller:
         blamed = False
         for name, (collector, needed) in asked.items():
             mine = {command: replies[command] for command in needed}
-            trapped = next((c for c in needed if mine[c].trap is not None), None)
+            # An item that has gone since it was listed is no fault of the menu: the collector lists anew.
+            trapped = next((c for c in needed if mine[c].trap is not None and mine[c].trap != "no such item"), None)
             if any(reply.done is None for reply in mine.values()):
                 if not blamed and session.failure is not None:  # those behind it only waited for their turn
                     blamed = True
@@ -273,7 +283,11 @@ class Poller:
             else:
                 try:
                     findings.merge(collector.publish(mine, moment))
-                    self._strikes.pop(name, None)
+                    gone = next((c for c in needed if mine[c].trap is not None), None)
+                    if gone is None:
+                        self._strikes.pop(name, None)
+                    elif not collector.hurry:  # listed anew, it is still there, and still refused
+                        self._strike(name, f"{gone.menu}: {mine[gone].trap}")
                 except Exception as error:
                     _log.exception("%s: collector %s failed", self.router.name, name)
                     self._strike(name, f"error in the agent: {error!r}")
@@ -300,9 +314,9 @@ class Poller:
         if self._strikes[name] >= _STRIKES:
             self._disable(name, reason, _RETRY_DISABLED)
 
-    def _trapped(self, name: str, command: Command, trap: str) -> None:
+    def _trapped(self, name: str, command: Question, trap: str) -> None:
         if "permission" in trap:
-            fix = f"user {self.router.user!r} needs the policies read and api for {command.menu}"
+            fix = f"user {self.router.user!r} needs the policies {command.policies} for {command.menu}"
             self._disable(name, f"{trap}: {fix}", _RETRY_PERMISSION)
         elif "no such" in trap or "unknown" in trap:
             self._disable(name, f"{command.menu} does not exist on this router ({trap})", _RETRY_DISABLED)
@@ -341,6 +355,11 @@ class Poller:
         if self._reachable is not None:
             columns["device.up"] = self._reachable
         self._outbox.add(ingest.Poll(self._device, ts, "device", {name: [value] for name, value in columns.items()}))
+        seen = [probe.read() for probe in self.watched]
+        if metrics := dict.fromkeys(metric for one in seen for metric in one):
+            told = {metric: [one.get(metric) for one in seen] for metric in metrics}
+            probes = ingest.Poll(self._device, ts, "probe_target", told, source="probe")
+            self._outbox.add(probes, [probe.key for probe in self.watched])
         if self._api_up is not None and self._api_up != api_up:
             old, new = ("up", "down") if self._api_up else ("down", "up")
             self._emit(Happening("device.api.changed", "device", "warning", None, old, new), ts)
@@ -357,6 +376,10 @@ class Poller:
         entities = [
             ingest.EntityPatch(self._device, entity.entity_type, entity.key, entity.name, entity.attributes)
             for entity in findings.entities
+        ]
+        entities += [
+            ingest.EntityPatch(self._device, "probe_target", probe.key, probe.key, probe.attributes)
+            for probe in self.watched
         ]
         self._outbox.describe(device, entities)
 

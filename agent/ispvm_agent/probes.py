@@ -1,4 +1,4 @@
-"""Does a router answer ping? Unprivileged: datagram ICMP sockets, no raw socket, no capability.
+"""Does an address answer ping, and how fast? Unprivileged: datagram ICMP sockets, no raw socket, no capability.
 
 The kernel allows them when the agent's group is in net.ipv4.ping_group_range. Where it does not, nothing is known
 about reachability (None), which is not the same as "down".
@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -32,7 +33,14 @@ class Target:
     misses: int = 0
     sequence: int = 0
     sent: float | None = None  # of the request that is not answered yet
+    trips: deque[float | None] = field(default_factory=lambda: deque(maxlen=100))  # ms, or None for a lost one
+    completed: int = 0  # trips there ever were
     token: bytes = field(default_factory=lambda: os.urandom(8))
+
+    def complete(self, trip: float | None) -> None:
+        """Note how long the last request took, or that it was lost."""
+        self.trips.append(trip)
+        self.completed += 1
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -90,6 +98,7 @@ class Prober:
             target.rtt_ms = round((time.monotonic() - target.sent) * 1000, 3)
             target.sent = None
             target.misses = 0
+            target.complete(target.rtt_ms)
             self._judge(target, up=True)
 
     def _judge(self, target: Target, *, up: bool) -> None:
@@ -103,6 +112,7 @@ class Prober:
             return
         if target.sent is not None:
             target.misses += 1
+            target.complete(None)
             if target.misses >= MISSES_UNTIL_DOWN:
                 target.rtt_ms = None
                 self._judge(target, up=False)

@@ -12,23 +12,31 @@ from ispvm_contract import ingest
 from ispvm_contract.registry import registry
 
 from ispvm_agent import collectors, credentials, service
-from ispvm_agent.collectors.base import Collector
+from ispvm_agent.collectors.base import Collector, Moment, Version
 from ispvm_agent.config import Config, Router
 from ispvm_agent.poller import target_of
-from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import SUBSCRIBER_TYPES, Command
+from ispvm_agent.routeros import allowlist, values
+from ispvm_agent.routeros.commands import AIMS, SUBSCRIBER_TYPES, Command
 from ispvm_agent.routeros.session import RouterError, Session, connect
 
-_VERSIONS = ((6, 49), (7, 22))
+_VERSIONS = ((6, 49), (7, 5), (7, 22))  # between them every command is asked
 _WITHHELD = (
     "passwords, keys and other secrets: no command asks for a field that holds one",
     "configuration: no command exports it, no comment is read; of a change only who, when and what kind",
-    "subscribers: PPP sessions, DHCP leases and connections are counted by the router, never listed; "
+    "subscribers: PPP sessions, DHCP leases, connections and pool addresses are counted by the router, never listed; "
+    "of radios' clients only the signal is asked for, of queues only the drops; "
     f"interfaces of the types {', '.join(SUBSCRIBER_TYPES)} are not asked for",
-    "routes, ARP, neighbours, logs, users, MAC addresses: never asked for",
+    "neighbours: only where an interface has exactly one, a link; their MAC and IP addresses are not asked for",
+    "routes, ARP, logs, names of users who are logged in, MAC addresses, SIM and modem numbers: never asked for",
 )
+_AIMED = "<what the router listed just before>"
+_PROBES = (
+    "probe.ping.loss_pct", "probe.ping.rtt_ms", "probe.ping.jitter_ms", "probe.tcp.up", "probe.tcp.connect_ms",
+    "probe.http.up", "probe.http.status", "probe.http.latency_ms", "probe.dns.up", "probe.dns.latency_ms",
+)  # fmt: skip
 _ALSO = ("device.up", "device.api.up", "device.poll.duration_ms", "device.poll.bytes")
 _COMPLETE = frozenset({"resource", "interfaces", "clock"})  # every router can tell all that these ask for
+_ROUNDS = 4  # of questions to one collector
 _ALSO_EVENTS = ("device.reachable.changed", "device.api.changed", "device.rebooted")
 
 
@@ -37,21 +45,27 @@ _ALSO_EVENTS = ("device.reachable.changed", "device.api.changed", "device.reboot
 
 def commands_of(collector: Collector) -> list[Command]:
     """What a collector may send, over all versions."""
-    return list(dict.fromkeys(command for version in _VERSIONS for command in collector.ask(version)))
+    first = [question for version in _VERSIONS for question in collector.ask(version)]
+    return list(dict.fromkeys([*(q for q in first if isinstance(q, Command)), *collector.later]))
 
 
 def disclosure() -> dict[str, Any]:
     """Everything sent to routers and everything that leaves the site, from the code that does it."""
     known = registry()
     catalogue = collectors.catalogue()
-    published = (*_ALSO, *_ALSO_EVENTS, *(name for collector in catalogue for name in collector.publishes))
+    published = (*_ALSO, *_PROBES, *_ALSO_EVENTS, *(name for collector in catalogue for name in collector.publishes))
+    asked: dict[Command, Collector] = {}
+    for collector in catalogue:
+        for command in commands_of(collector):
+            asked.setdefault(command, collector)  # what several read is sent once
     return {
+        "commands_sha256": allowlist.digest(),
         "to_routers": [
             {"words": ["/login", "=name=<user>", "=password=<credential>"], "collector": "login", "tier": "once"},
             *(
                 {"words": list(command.words), "collector": collector.name, "tier": collector.tier}
-                for collector in catalogue
-                for command in commands_of(collector)
+                | ({"aimed_at": AIMS[command] + _AIMED} if command in AIMS else {})
+                for command, collector in asked.items()
             ),
             {"words": ["ICMP echo request"], "collector": "ping", "tier": "every probe_seconds"},
         ],
@@ -63,6 +77,14 @@ def disclosure() -> dict[str, Any]:
                 "interface": ["name", "type"],
                 "bgp_peer": ["name", "remote_address", "remote_as"],
                 "ospf_neighbor": ["router_id", "address", "interface"],
+                "bfd_session": ["address", "interface"],
+                "netwatch": ["name", "host", "type"],
+                "neighbor": ["identity", "platform", "board", "version", "interface", "remote_interface"],
+                "sensor": ["name"],
+                "radio": ["name"],
+                "lte": ["name", "operator", "technology"],
+                "pool": ["name"],
+                "probe_target": ["name", "kind", "target"],
             },
             "heartbeat": list(ingest.Heartbeat.__struct_fields__),
             "heartbeat.routers": list(ingest.RouterSummary.__struct_fields__),
@@ -76,9 +98,11 @@ def transparency(as_json: bool) -> str:
     facts = disclosure()
     if as_json:
         return json.dumps(facts, indent=2)
-    lines = ["Sent to routers (nothing else can be):"]
+    lines = [f"Commands for routers, SHA-256 of the list: {facts['commands_sha256']}", ""]
+    lines += ["Sent to routers (nothing else can be):"]
     lines += [
-        f"  {entry['tier']:<8} {entry['collector']:<12} {' '.join(entry['words'])}" for entry in facts["to_routers"]
+        f"  {entry['tier']:<8} {entry['collector']:<12} {' '.join(entry['words'])} {entry.get('aimed_at', '')}".rstrip()
+        for entry in facts["to_routers"]
     ]
     leaving = facts["to_server"]
     for title in ("metrics", "events"):
@@ -174,26 +198,47 @@ async def _examine_collectors(session: Session, verdicts: dict[str, Any]) -> dic
         raise session.failure or RouterError(
             "trap", f"/system/resource tells no version: {resource.trap or 'no answer'}"
         )
+    uptime = values.duration(resource.rows[0].get("uptime"))
     for collector in collectors.catalogue():
-        commands = collector.ask(version)
-        replies = dict(zip(commands, await session.run(commands), strict=True))
-        if session.failure is not None:
-            raise RouterError(session.failure.state, f"collector {collector.name}: {session.failure.detail}")
-        verdict: dict[str, Any] = {"ok": True, "commands": [command.words[0] for command in commands]}
-        for command, reply in replies.items():
-            seen = {key for row in reply.rows for key in row}
-            if reply.trap is not None:
-                verdict |= {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": _menu_fix(reply.trap)}
-            elif collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
-                verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
-        verdicts[collector.name] = verdict
+        verdicts[collector.name] = await _examine_collector(session, collector, version, uptime)
     state = {"state": "ok", "version": resource.rows[0]["version"], "bytes": session.received_bytes}
+    if unseen := collectors.unseen(version):
+        state["unseen"] = unseen
     return state | ({} if session.tagged else {"untagged": True})
 
 
-def _menu_fix(trap: str) -> str:
+async def _examine_collector(
+    session: Session, collector: Collector, version: Version, uptime: float | None
+) -> dict[str, Any]:
+    """Ask, and ask on while the answers lead to more; what was found, or the problem and its fix."""
+    verdict: dict[str, Any] = {"ok": True, "commands": []}
+    found: set[str] = set()
+    for _ in range(_ROUNDS):
+        commands = collector.ask(version)
+        if not commands:
+            return verdict | {"absent": "this version of RouterOS has no such menu"}
+        replies = dict(zip(commands, await session.run(commands), strict=True))
+        if session.failure is not None:
+            raise RouterError(session.failure.state, f"collector {collector.name}: {session.failure.detail}")
+        verdict["commands"] = [command.words[0] for command in commands]
+        for command, reply in replies.items():
+            seen = {key for row in reply.rows for key in row}
+            if reply.trap is not None:
+                fix = _menu_fix(reply.trap, command.policies)
+                return verdict | {"ok": False, "problem": f"{command.menu}: {reply.trap}", "fix": fix}
+            if collector.name in _COMPLETE and (missing := [name for name in command.fields if name not in seen]):
+                verdict.setdefault("not_told", []).extend(f"{command.menu} {name}" for name in missing)
+        findings = collector.publish(replies, Moment(0.0, uptime))
+        found |= set(findings.device) | set(findings.about)
+        found |= {metric for table in findings.tables for metric in table.columns}
+        if not collector.hurry:
+            break
+    return verdict | {"found": sorted(found)}
+
+
+def _menu_fix(trap: str, policies: str) -> str:
     if "permission" in trap:
-        return "the user's group needs the policies read and api"
+        return f"the user's group needs the policies {policies}"
     return "nothing to do when this router does not use it; its collector is left out"
 
 
@@ -211,12 +256,12 @@ async def check(settings: Config, name: str, as_json: bool) -> int:
         return int(report["state"] != "ok")
     told = f"RouterOS {report['version']}" if report["state"] == "ok" else f"{report['state']}: {report['detail']}"
     print(f"{name} ({router.address} port {router.port}): {told}")
-    for warning in report["warnings"]:
+    for warning in [*report["warnings"], *([report["unseen"]] if "unseen" in report else [])]:
         print(f"  warning: {warning}")
     if "fix" in report:
         print(f"  fix: {report['fix']}")
     for collector, verdict in report["collectors"].items():
-        print(f"  {collector:<12} {'ok' if verdict['ok'] else verdict['problem']}")
+        print(f"  {collector:<12} {verdict.get('absent', 'ok') if verdict['ok'] else verdict['problem']}")
         if not verdict["ok"]:
             print(f"               {verdict['fix']}")
         if "not_told" in verdict:

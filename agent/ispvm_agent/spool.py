@@ -170,7 +170,17 @@ class Spool:
         return Stored(row[0], UUID(row[1]), row[2], row[3]) if row else None
 
     def delete(self, stored: Stored) -> None:
-        """The server has it. No effect if it was dropped meanwhile."""
+        """The server has it. No effect if it was dropped meanwhile.
+
+        Not synced by itself: after a power cut the batch may be sent again, which the server's ledger makes harmless.
+        """
+        self._db.execute("pragma synchronous = normal")
+        try:
+            self._delete(stored)
+        finally:
+            self._db.execute("pragma synchronous = full")
+
+    def _delete(self, stored: Stored) -> None:
         if self._db.execute("delete from batch where seq = ?", (stored.seq,)).rowcount:
             self._batches -= 1
             self._bytes -= len(stored.body)
@@ -187,7 +197,7 @@ class Spool:
                 "delete from set_aside where id not in (select id from set_aside order by at_ms desc limit ?)",
                 (_MAX_SET_ASIDE,),
             )
-            self.delete(stored)
+            self._delete(stored)
 
     def depth(self) -> Depth:
         """How much waits, and what was lost so far."""

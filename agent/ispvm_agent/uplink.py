@@ -154,9 +154,9 @@ class Uplink:
             if stored is None and not wait:
                 await self._outbox.appended.wait()
             elif stored is not None and not wait and stored.created_ms < live_since:
-                # Backlog takes at most half of the server's time for us, and never delays live data by more than
-                # one batch.
-                wait = min(time.monotonic() - started, 1.0)
+                # Backlog takes at most two thirds of the server's time for us, and never delays live data by more
+                # than one batch.
+                wait = min((time.monotonic() - started) / 2, 1.0)
             self.hurry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -167,6 +167,6 @@ async def test_kill_9_and_an_outage_lose_and_double_nothing(tmp_path: Path, ca: 
         _, log = await second.communicate()
     assert second.returncode == 0, log.decode()
     assert len({batch.id for batch in server.batches}) == len(server.batches)
-    moments = [(poll.entity_type, poll.ts) for batch in server.batches for poll in batch.polls]
+    moments = [(poll.entity_type, poll.ts, *poll.columns) for batch in server.batches for poll in batch.polls]
     assert len(set(moments)) == len(moments)
     assert secrets_in(log) == []

@@ -122,6 +122,8 @@ def test_transparency_lists_every_command_and_metric(capsys: pytest.CaptureFixtu
     shown = {tuple(entry["words"]) for entry in facts["to_routers"]}
     assert {command.words for command in Command} <= shown
     assert len(shown) == len(Command) + 2  # the login and ping
+    aimed = {entry["words"][0] for entry in facts["to_routers"] if "aimed_at" in entry}
+    assert "/interface/ethernet/monitor" in aimed
     assert set(facts["to_server"]["metrics"]) <= set(registry().metrics)
     text = run(capsys, "transparency")[1]
     assert all(" ".join(command.words) in text for command in Command)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from agent_fakes import PASSWORD, FakeRouter, rows, trap
 from ispvm_agent import config, poller
+from ispvm_agent.collectors.base import Attributes
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller, backoff
 from ispvm_agent.probes import Prober
@@ -58,7 +59,7 @@ async def test_a_good_poll() -> None:
         rig = Rig(router)
         polls = await rig.poll()
         (patch,) = rig.batches[0].inventory_patch.devices
-    assert set(polls) == {"device", "interface", "bgp_peer", "ospf_neighbor"}
+    assert {"device", "interface", "bgp_peer", "ospf_neighbor"} <= set(polls)
     assert len({poll.ts for poll in polls.values()}) == 1
     assert rig.value(polls, "device.api.up") is True
     assert "device.up" not in polls["device"].columns  # nobody has probed: unknown, not down
@@ -79,7 +80,10 @@ async def test_one_login_and_one_write_for_many_polls() -> None:
     assert router.logins == router.connections == 1
     assert router.reads[0] == 1  # login
     assert router.reads[1] == 1  # the version, once
-    assert router.reads[2:] == [14, 1] * 4  # after more than the fast tier, the CPU load once more
+    first, *others = router.reads[2::2]
+    assert router.reads[3::2] == [1] * 4  # after more than the fast tier, the CPU load once more
+    assert len(others) == 3  # the second asks about ports and pools that the first has listed
+    assert others == [first + 3] * 3
 
 
 async def test_what_it_costs_is_told_by_collector() -> None:
@@ -123,7 +127,8 @@ async def test_a_missing_menu_disables_one_collector_with_a_reason() -> None:
         before = len(router.commands)
         again = await rig.poll()
         asked = {words[0] for words in router.commands[before:]}
-    assert set(polls) == {"device", "interface", "ospf_neighbor"}
+    assert {"device", "interface", "ospf_neighbor", "netwatch"} <= set(polls)
+    assert "bgp_peer" not in polls
     assert "does not exist" in disabled["routerboard"]
     assert "needs the policies read and api" in disabled["bgp"]
     assert set(disabled) == {"routerboard", "bgp"}
@@ -146,6 +151,26 @@ async def test_a_disabled_collector_is_tried_again_later_and_after_an_upgrade() 
         router.menus["/system/resource"] = rows({"uptime": "1s", "version": "7.24 (stable)"})
         await rig.poll()
         assert rig.value(await rig.poll(), "device.ntp.synced") is True
+
+
+async def test_an_item_that_has_gone_is_listed_anew_and_one_that_is_refused_is_said() -> None:
+    router = FakeRouter()
+    monitor = router.menus["/interface/ethernet/monitor"]
+    async with router.serving():
+        rig = Rig(router)
+        await rig.poll()
+        router.menus["/interface/ethernet/monitor"] = trap("no such item")
+        router.menus["/interface/ethernet"] = rows({".id": "*9", "name": "no"})
+        await rig.poll()
+        assert rig.poller.summary.disabled_collectors == {}
+        router.menus["/interface/ethernet/monitor"] = monitor
+        polls = await rig.poll()
+        assert any(words[0] == "/interface/ethernet/monitor" and "=numbers=*9" in words for words in router.commands)
+        router.menus["/interface/ethernet/monitor"] = trap("no such item")
+        for _ in range(2):
+            polls = await rig.poll()
+    assert rig.poller.summary.disabled_collectors == {"ethernet": "/interface/ethernet/monitor: no such item"}
+    assert "sensor" in polls
 
 
 async def test_other_traps_have_two_chances() -> None:
@@ -185,7 +210,8 @@ async def test_an_error_of_a_collector_stays_its_own(monkeypatch: pytest.MonkeyP
         await rig.poll()
         polls = await rig.poll()
         await rig.poll()
-    assert set(polls) == {"device", "interface", "ospf_neighbor"}
+    assert {"device", "interface", "ospf_neighbor", "netwatch"} <= set(polls)
+    assert "bgp_peer" not in polls
     assert "ZeroDivisionError" in rig.poller.summary.disabled_collectors["bgp"]
 
 
@@ -345,3 +371,31 @@ def test_tiers_keep_their_periods() -> None:
 )
 def test_backoff(state: str, waits: list[float]) -> None:
     assert [backoff(state, failures, 30) for failures in range(1, 8)] == waits
+
+
+async def test_probes_go_along_with_the_router_they_are_shown_with_also_while_it_is_down() -> None:
+    class Seen:
+        key = "web"
+
+        def __init__(self) -> None:
+            self.attributes: Attributes = {"kind": "http", "target": "https://x/"}
+            self.told: list[dict[str, ingest.Value]] = [
+                {"probe.http.up": True, "probe.http.status": 200}, {"probe.http.up": False}, {},
+            ]  # fmt: skip
+
+        def read(self) -> dict[str, ingest.Value]:
+            return self.told.pop(0)
+
+    router = FakeRouter()
+    async with router.serving():
+        rig = Rig(router)
+        rig.poller.watched = [Seen()]
+        probed = (await rig.poll())["probe_target"]
+        assert (probed.source, probed.columns) == ("probe", {"probe.http.up": [True], "probe.http.status": [200]})
+        described = {entity.key for entity in rig.batches[0].inventory_patch.entities if entity.attributes.get("kind")}
+        assert described == {"web"}
+    router.drop_all()
+    down = await rig.poll()
+    assert down["device"].columns["device.api.up"] == [False]
+    assert down["probe_target"].columns == {"probe.http.up": [False]}
+    assert "probe_target" not in await rig.poll()  # nothing new was seen

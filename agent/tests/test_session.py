@@ -12,8 +12,8 @@ import pytest
 import trustme
 from agent_fakes import EMPTY, PASSWORD, FakeRouter, rows, trap
 from ispvm_agent.routeros import session as module
-from ispvm_agent.routeros.commands import Command
-from ispvm_agent.routeros.session import ForbiddenCommandError, RouterError, Session, Target, Tls, connect
+from ispvm_agent.routeros.commands import Aimed, Command
+from ispvm_agent.routeros.session import RouterError, Session, Target, Tls, connect
 from ispvm_agent.routeros.wire import encode_sentence
 
 USER = "ispvm"
@@ -47,21 +47,16 @@ async def test_names_that_look_like_numbers_stay_text() -> None:
     assert reply.rows == [{"name": "123"}]
 
 
-@pytest.mark.parametrize("command", ["/system/reboot", ("/user/add",), None, "RESOURCE"])
-async def test_nothing_but_the_closed_list_can_be_sent(command: object) -> None:
-    async with FakeRouter().serving() as router:
-        session = await logged_in(router)
-        with pytest.raises(ForbiddenCommandError):
-            await session.run([Command.RESOURCE, command])  # type: ignore[list-item]
-        session.close()
-    assert router.commands == []
-
-
 def test_the_list_prints_and_cannot_be_extended() -> None:
-    secret = re.compile(r"secret|password|key|md5|pass|caller|host-name|mac|comment|script|source")
+    secret = re.compile(
+        r"secret|password|key|md5|pass|caller|host-name|mac|comment|script|source|imei|imsi|iccid|owner"
+    )
     for command in Command:
         menu, *rest = command.words
-        assert re.fullmatch(r"(/[a-z0-9-]+)+/print", menu)
+        if re.fullmatch(r"/interface/(ethernet|lte)/(monitor|info)", menu):
+            assert rest.pop(0) == "=once="
+        else:
+            assert re.fullmatch(r"(/[a-z0-9-]+)+/print", menu)
         assert rest[0].startswith("=.proplist=") or rest[0] == "=count-only="
         assert all(word.startswith("?") for word in rest[1:])
         assert not any(secret.search(field) for field in command.fields)
@@ -72,6 +67,23 @@ def test_the_list_prints_and_cannot_be_extended() -> None:
 
         class More(Command):  # type: ignore[misc]
             REBOOT = ("/system/reboot",)
+
+
+def test_a_command_is_aimed_only_at_items_of_the_router() -> None:
+    assert Aimed(Command.ETHERNET_MONITOR, ("*1", "*2F")).words[:3] == (
+        "/interface/ethernet/monitor", "=numbers=*1,*2F", "=once=",
+    )  # fmt: skip
+    assert Aimed(Command.POOL_USED, ("pool 1",)).words == ("/ip/pool/used/print", "?pool=pool 1", "=count-only=")
+    for command, items in (
+        (Command.ETHERNET_MONITOR, ()),
+        (Command.ETHERNET_MONITOR, ("ether1",)),
+        (Command.ETHERNET_MONITOR, ("*1,*2",)),
+        (Command.LTE_MONITOR_V7, ("*1\n",)),
+        (Command.POOL_USED, ("a\0b",)),
+        (Command.INTERFACES, ("*1",)),
+    ):
+        with pytest.raises(ValueError, match=r"aimed|ids|name"):
+            _ = Aimed(command, items).words
 
 
 def test_one_place_writes_to_a_router() -> None:

@@ -69,3 +69,44 @@ def test_absent_is_none() -> None:
     assert values.boolean({"a": ""}, "a") is None
     assert values.boolean({"a": "yes"}, "a") is True
     assert values.boolean({"a": "false"}, "a") is False
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("10Gbps", 10**10),
+        ("2.5Gbps", 2_500_000_000),
+        ("100Mbps", 10**8),
+        ("0bps", 0),
+        ("", None),
+        (None, None),
+        ("10G", None),
+    ],
+)
+def test_rates(text: str | None, rate: int | None) -> None:
+    assert values.rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("-62@1Mbps", -62), ("-0.512 ms", -0.512), ("-95dBm", -95), ("41", 41), ("", None), (None, None), ("x", None),
+     ("9" * 400, None), ("10.0.0.1", None), ("10:15", None)],
+)  # fmt: skip
+def test_leading_numbers(text: str | None, number: float | None) -> None:
+    assert values.leading(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "total"), [("1/20", 21), ("0/0", 0), ("1", None), ("a/b", None), ("9" * 30 + "/1", None)]
+)
+def test_pairs(text: str, total: int | None) -> None:
+    assert values.both(text) == total
+
+
+@pytest.mark.parametrize(
+    ("ranges", "count"),
+    [("10.0.0.2-10.0.0.254", 253), ("10.0.0.0/24,10.1.0.9", 257), ("2001:db8::/64", None), ("10.0.0.9-10.0.0.1", None),
+     ("", None), (None, None), ("x", None), ("10.0.0.1-::2", None)],
+)  # fmt: skip
+def test_pool_ranges(ranges: str | None, count: int | None) -> None:
+    assert values.addresses(ranges) == count

@@ -46,7 +46,7 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
                 peers.append(values / peer.write_all(lines, CONNECTIONS))
             say(f"round {number + 1}: VictoriaMetrics {peers[-1]:,.0f} values/s")
     yield Figure(
-        "ingest-e2e", "HTTP to durable commit through PgBouncer", "values/s", ours,
+        "ingest", "HTTP to durable commit through PgBouncer", "values/s", ours,
         "≥ 60 % of COPY, ≥ 2× VictoriaMetrics", Beside("VictoriaMetrics /write", peers),
         Beside("binary COPY, same table", copied),
         f"{CONNECTIONS} connections, {len(bodies)} batches of {ROUTERS} routers × 50 interfaces × 11 values,"
@@ -54,8 +54,8 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         f" transaction a batch, the better of one and {CONNECTIONS} connections, synchronous_commit on; VictoriaMetrics"
         " acknowledges before fsync",
     )  # fmt: skip
-    yield Figure("ingest-e2e", "one batch, p50", "ms", [1000 * percentile(took, 0.5)], remark="all connections busy")
-    yield Figure("ingest-e2e", "one batch, p95", "ms", [1000 * percentile(took, 0.95)])
+    yield Figure("ingest", "one batch, p50", "ms", [1000 * percentile(took, 0.5)], remark="all connections busy")
+    yield Figure("ingest", "one batch, p95", "ms", [1000 * percentile(took, 0.95)])
 
 
 def _copy(machine: Machine, pieces: Sequence[bytes], values: int, connections: int) -> float:

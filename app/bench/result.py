@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import msgspec
 from msgspec import Struct
+
+NAMES = ("ingest", "bytes", "chart", "tiles", "truth", "late", "day", "kills")
 
 
 class Beside(Struct):
@@ -32,10 +36,10 @@ class Figure(Struct, omit_defaults=True):
 
 
 class Result(Struct):
-    """What a run leaves behind as JSON."""
+    """What runs leave behind as JSON; `machines` says for each benchmark on what and when it was measured."""
 
     command: str
-    machine: dict[str, str]
+    machines: dict[str, dict[str, str]]
     figures: list[Figure]
 
 
@@ -85,3 +89,21 @@ def table(figures: Iterable[Figure]) -> str:
 def remarks(figures: Iterable[Figure]) -> str:
     """What the table has no room for, one line each, each once."""
     return "\n".join(dict.fromkeys(f"- {f.benchmark}: {f.remark}" for f in figures if f.remark))
+
+
+def merged(path: Path, command: str, name: str, fresh: Sequence[Figure], about: dict[str, str]) -> Result:
+    """What `path` holds with the fresh figures of one benchmark in place of its old ones, in the order of NAMES."""
+    result = read(path, command)
+    result.machines[name] = about
+    result.figures = sorted([f for f in result.figures if f.benchmark != name] + list(fresh), key=_place)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    return result
+
+
+def _place(figure: Figure) -> int:
+    return NAMES.index(figure.benchmark)
+
+
+def read(path: Path, command: str) -> Result:
+    """The figures of earlier runs, if there were any."""
+    return msgspec.json.decode(path.read_bytes(), type=Result) if path.exists() else Result(command, {}, [])

@@ -13,18 +13,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import testhost
 
-from bench.result import Figure, Result, remarks, table
+from bench.result import NAMES, Figure, merged, read, remarks, table
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = "/var/lib/ispvm-bench/code"
 PYTHON = "/opt/ispvm/current/server/bin/python"
-NAMES = ("ingest", "bytes", "chart", "tiles", "truth", "late", "day", "kills")
 MARK = "FIGURE "
 
 
@@ -91,15 +89,6 @@ def versions(address: str) -> dict[str, str]:
     return dict(line.split() for line in listed.splitlines() if len(line.split()) == 2)
 
 
-def merged(path: Path, fresh: Sequence[Figure], command: str, about: dict[str, str]) -> Result:
-    """Earlier figures of other benchmarks with the fresh ones, in the order of NAMES; written to `path`."""
-    earlier = msgspec.json.decode(path.read_bytes(), type=Result).figures if path.exists() else []
-    replaced = {figure.benchmark for figure in fresh}
-    result = Result(command, about, [f for f in earlier if f.benchmark not in replaced] + list(fresh))
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
-    return result
-
-
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").partition("\n")[0])
@@ -112,12 +101,12 @@ def main() -> int:
     chosen = [name for name in options.only.split(",") if name] or list(NAMES)
     if unknown := sorted(set(chosen) - set(NAMES)):
         parser.error(f"--only: {', '.join(unknown)}: not one of {', '.join(NAMES)}")
-    results = ROOT / ".cache" / "bench"
+    results = ROOT / ".cache" / "bench-results"
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{options.scale}.json"
     command = f"make bench SCALE={options.scale}"
     failed: list[str] = []
-    result = merged(path, [], command, machine())
+    result = read(path, command)
     try:
         install(options.host, options.address, results / "install.log")
         for name in chosen:
@@ -131,12 +120,13 @@ def main() -> int:
                 print(f"bench: {error}", file=sys.stderr, flush=True)
                 continue
             print(f"  took {time.monotonic() - began:.0f} s", flush=True)
-            result = merged(path, figures, command, {**about, **versions(options.address)})
+            result = merged(path, command, name, figures, {**about, **versions(options.address)})
     finally:
         if not options.keep:
             testhost.down(options.host)
     print(f"\n{table(result.figures)}\n\n{remarks(result.figures)}\n")
-    print("\n".join(f"{key}: {value}" for key, value in result.machine.items()))
+    for name, about in sorted(result.machines.items(), key=lambda item: NAMES.index(item[0])):
+        print(f"{name}: {', '.join(f'{key} {value}' for key, value in about.items())}")
     print(f"\nwritten to {path.relative_to(ROOT)}")
     if failed:
         print(f"bench: failed: {', '.join(failed)}; `make bench ONLY={','.join(failed)}` tries again", file=sys.stderr)

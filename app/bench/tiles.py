@@ -44,8 +44,9 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     say(f"{len(made)} summaries made anew of {len(made) + len(cached)} asked; {counts}; {len(sent)} batches meanwhile")
     floor = Beside("empty HTTP answer", [1000 * percentile(machine.floor(100), 0.5)])
     note = (
-        f"{scale.tiles_routers:,} routers × 50 interfaces; `/api/v1/summary`; meanwhile {len(sent)} batches of {fleet.per_batch}"
-        f" routers came in, {1000 * percentile(sent or [0], 0.5):.0f} ms each (p50); uncached is an answer whose `at` is new"
+        f"{scale.tiles_routers:,} routers × 50 interfaces; `/api/v1/summary`; uncached is an answer whose `at` is new;"
+        f" meanwhile {len(sent)} batches of {fleet.per_batch} routers came in,"
+        f" {1000 * percentile(sent or [0], 0.5):.0f} ms each (p50)"
     )
     yield Figure(
         "tiles", "NOC summary, uncached p50", "ms", [1000 * percentile(made, 0.5)], "≤ 20 ms", limit=floor, remark=note

@@ -10,13 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from ispvm_contract.ingest import Refusal
 from psycopg import DataError, OperationalError
-from psycopg.errors import QueryCanceled
+from psycopg.errors import DiskFull, QueryCanceled
 from psycopg_pool import PoolTimeout, TooManyRequests
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 RETRY_SECONDS = 5
+# Somebody has to make room first.
+DISK_RETRY_SECONDS = 60
 
 
 class RefusalOut(BaseModel):
@@ -71,15 +73,18 @@ async def http(_: Request, error: Exception) -> Response:
     return answer(error.status_code, Refusal("request", str(error.detail), "see /api/openapi.json"), error.headers)
 
 
-async def _busy(_: Request, error: Exception) -> Response:
-    if isinstance(error, QueryCanceled):
+async def _busy(request: Request, error: Exception) -> Response:
+    storing = request.url.path.startswith("/ingest/")
+    if isinstance(error, QueryCanceled) and not storing:
         return answer(503, Refusal("request", "the query took too long", "ask for a shorter range or fewer points"))
-    problem = (
-        "too many requests wait for the database" if isinstance(error, TooManyRequests) else "no database connection"
-    )
-    return answer(
-        503, Refusal("server", problem, f"send it again in {RETRY_SECONDS} s"), {"Retry-After": str(RETRY_SECONDS)}
-    )
+    problem, seconds = "no database connection", RETRY_SECONDS
+    if isinstance(error, TooManyRequests):
+        problem = "too many requests wait for the database"
+    elif isinstance(error, QueryCanceled):
+        problem = "the database did not answer in time"
+    elif isinstance(error, DiskFull):
+        problem, seconds = "the database's disk is full", DISK_RETRY_SECONDS
+    return answer(503, Refusal("server", problem, f"send it again in {seconds} s"), {"Retry-After": str(seconds)})
 
 
 async def _unstorable(_: Request, error: Exception) -> Response:

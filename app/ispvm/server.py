@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from ispvm import __version__, refusal
 from ispvm.health.routes import router as health_router
-from ispvm.ingest.routes import CONTRACT_SCHEMAS
+from ispvm.ingest.routes import CONTRACT_SCHEMAS, Gate
 from ispvm.ingest.routes import router as ingest_router
 from ispvm.reports.routes import router as reports_router
 from ispvm.series.budget import Budgets
@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Guard, origin=settings.origin)],
     )
     app.state.settings = settings
+    app.state.gate = Gate(2 * settings.database.pool_size)
     app.state.sessions = Cache(seconds=2)
     app.state.overviews = Cache(seconds=2)
     app.state.platform = Cache(seconds=10)

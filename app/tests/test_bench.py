@@ -3,13 +3,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
 import zstandard
 from bench.fleet import METRICS, Fleet, encode, values_of
 from bench.kills import compare
-from bench.result import Beside, Figure, percentile, spread, table
+from bench.result import Beside, Figure, merged, percentile, read, spread, table
 from ispvm_contract import seed as seeds
 from ispvm_contract.ingest import MAX_METRICS, Batch
 from ispvm_contract.registry import registry
@@ -72,3 +73,18 @@ def test_the_table_says_median_range_and_both_ratios() -> None:
     assert cells[3:] == [
         "2,000,000 [1,000,000–3,000,000]", "peer: 1,000,000", "limit: 4,000,000", "2.00", "0.50", "≥ 2×",
     ]  # fmt: skip
+
+
+def test_a_benchmark_repeated_replaces_its_own_figures_only(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+
+    def figure(name: str, value: float) -> Figure:
+        return Figure(name, "what", "ms", [value])
+
+    merged(path, "make bench", "late", [figure("late", 1)], {"cores": "2"})
+    merged(path, "make bench", "ingest", [figure("ingest", 2), figure("ingest", 3)], {"cores": "2"})
+    merged(path, "make bench", "late", [figure("late", 4)], {"cores": "4"})
+
+    found = read(path, "make bench")
+    assert [(f.benchmark, f.values) for f in found.figures] == [("ingest", [2]), ("ingest", [3]), ("late", [4])]
+    assert found.machines == {"ingest": {"cores": "2"}, "late": {"cores": "4"}}

@@ -13,8 +13,9 @@ from ispvm.settings import Retention, SettingsError
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GIB = 1 << 30
 RETENTION = Retention()
-LANDING = Hypertable("poll_interface", 31, 31 * GIB, 24, GIB, GIB)
-# 16 GiB of memory, of which a quarter is 4; 100 GiB free and a gigabyte a day, which retention stops at 30.
+LANDING = Hypertable("poll_interface", 3, 3 * GIB, 24, GIB, GIB)
+HISTORY = Hypertable("sample_day", 53, 365 * GIB // 10, 168, GIB, GIB // 10)
+# 16 GiB of memory, of which a quarter is 4; retention drops as much as comes.
 FINE = Platform(
     at=NOW,
     memory_bytes=16 * GIB,
@@ -27,7 +28,7 @@ FINE = Platform(
     waiting_hours=100,
     overdue_hours=3,
     oldest_due=NOW - timedelta(seconds=100),
-    hypertables=[LANDING, Hypertable("rollup_1h", 12, 2 * GIB, 720, GIB, GIB // 100)],
+    hypertables=[LANDING, HISTORY],
     tables=[Table("latest_poll", 100_000, 9_000, 5_050, NOW, GIB)],
     statements=[Statement("ispvm", 9, 900.0, 1000.0, 8100.0, "select slow but rare")],
     pools=[PoolUse("ispvm", 4, 0, 0.0, 4, 12)],
@@ -112,17 +113,19 @@ def test_just_below_calls_for_nothing(platform: Platform) -> None:
 
 
 def test_a_disk_that_retention_keeps_from_filling_needs_nothing_and_another_fewer_days() -> None:
-    young = dataclasses.replace(LANDING, bytes=5 * GIB, chunks=5)
-    # 25 GiB more are still to come before retention drops the first.
-    assert advise(change(hypertables=[young], disk_free_bytes=28 * GIB), RETENTION) == []
+    young = dataclasses.replace(HISTORY, bytes=5 * GIB, bytes_a_day=GIB)
+    # 360 GiB more are still to come before retention drops the first.
+    assert advise(change(hypertables=[young], disk_free_bytes=401 * GIB), RETENTION) == []
     advice = only(change(hypertables=[young], disk_free_bytes=20 * GIB))
     assert (advice.topic, advice.severity) == ("disk", "warning")
     assert "full in 20 days" in advice.problem
-    assert "25.0 GiB more" in advice.problem
-    assert "ispvm_retention_raw_days: 21 (now 30)" in advice.fix
-    hopeless = change(hypertables=[dataclasses.replace(LANDING, name="rollup_1m", bytes=0)], disk_free_bytes=11 * GIB)
-    assert "at least 356.2 GiB more" in only(hopeless).fix
-    urgent = dataclasses.replace(LANDING, bytes=0, bytes_a_day=2 * GIB)
+    assert "20.0 GiB free, 1.0 GiB a day" in advice.problem
+    assert "360.0 GiB more" in advice.problem
+    assert "ispvm_retention_1m_days: 21 (now 365)" in advice.fix
+    assert "344.0 GiB more" in advice.fix
+    hopeless = change(hypertables=[dataclasses.replace(HISTORY, name="event", bytes=0, bytes_a_day=GIB)])
+    assert "at least 171.2 GiB more" in only(dataclasses.replace(hopeless, disk_free_bytes=11 * GIB)).fix
+    urgent = dataclasses.replace(HISTORY, bytes=0, bytes_a_day=2 * GIB)
     assert only(change(hypertables=[urgent], disk_free_bytes=14 * GIB)).severity == "critical"
 
 
@@ -179,7 +182,7 @@ def test_metrics_are_text_that_prometheus_reads() -> None:
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert 'ispvm_agent_heartbeat_age_seconds{agent="pop",tenant="t\\"1"} 12.0' in lines
     assert not [line for line in lines if line.startswith("ispvm_agent_batch_age")]
-    assert 'ispvm_hypertable_bytes{hypertable="poll_interface"} 3.3285996544e+10' in lines
+    assert 'ispvm_hypertable_bytes{hypertable="poll_interface"} 3.221225472e+09' in lines
     assert 'ispvm_advice{severity="warning",topic="disk"} 1.0' in lines
     assert "ispvm_rollup_lag_seconds 100.0" in lines
 

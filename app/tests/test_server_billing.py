@@ -18,8 +18,8 @@ NOW = datetime(2026, 11, 22, 12, 3, tzinfo=UTC)
         ("2026-10", "Europe/Dublin", "2026-09-30T23:00+00:00", 31 * 288 + 12),
         ("2026-03", "Europe/Berlin", "2026-02-28T23:00+00:00", 31 * 288 - 12),
         ("2025-12", "Asia/Kathmandu", "2025-11-30T18:15+00:00", 31 * 288),
-        # The running month goes up to the last whole five minutes.
-        ("2026-11", "UTC", "2026-11-01T00:00+00:00", 21 * 288 + 144),
+        # The running month goes up to what is packed: six hours at a time, and 22 minutes later.
+        ("2026-11", "UTC", "2026-11-01T00:00+00:00", 21 * 288 + 72),
     ],
 )
 def test_a_month_is_the_zones(name: str, zone: str, start: str, slots: int) -> None:
@@ -31,8 +31,11 @@ def test_a_month_is_the_zones(name: str, zone: str, start: str, slots: int) -> N
 def test_a_month_begins_when_the_zone_says_and_not_before() -> None:
     eve = datetime(2026, 11, 30, 11, 0, tzinfo=UTC)
     assert months("Pacific/Kiritimati", eve, 2) == ["2026-12", "2026-11"]
+    assert direction([]).missing_pct == 0
     assert months("UTC", eve, 1) == ["2026-11"]
-    assert month("2026-12", "Pacific/Kiritimati", eve).slots == 12
+    assert month("2026-12", "Pacific/Kiritimati", eve).slots == 0
+    assert month("2026-12", "Pacific/Kiritimati", eve.replace(hour=18, minute=23)).slots == 8 * 12
+    assert month("2026-12", "Pacific/Kiritimati", eve.replace(hour=18, minute=21)).slots == 2 * 12
     with pytest.raises(ValueError, match="has not begun"):
         month("2026-12", "UTC", eve)
     assert months("UTC", datetime(2026, 1, 5, tzinfo=UTC), 2) == ["2026-01", "2025-12"]

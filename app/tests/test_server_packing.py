@@ -22,6 +22,7 @@ from ispvm.store.packing import (
     sketch_p95,
     spans,
     unpack,
+    unpack_days,
 )
 
 moments = st.lists(st.integers(0, DAY_SECONDS - 1), min_size=1, max_size=200, unique=True).map(sorted)
@@ -123,14 +124,24 @@ def test_a_percentile_of_percentiles_would_have_failed() -> None:
 
 @given(arrays.arrays(np.float64, st.integers(1, 100), elements=st.floats(-1e6, 1e6)), st.data())
 def test_spans_are_what_one_by_one_gives(values: np.ndarray, data: st.DataObject) -> None:
-    span = np.array(sorted(data.draw(st.lists(st.integers(0, 9), min_size=len(values), max_size=len(values)))))
-    found = spans(span.astype(np.int64), values)
+    moments = np.array(sorted(data.draw(st.lists(st.integers(0, 99), min_size=len(values), max_size=len(values)))))
+    span = moments // 7
+    found = spans(moments, values, 7)
     for at, number in enumerate(found.span.tolist()):
         mine = sorted(values[span == number].tolist())
         assert (found.n[at], found.low[at], found.high[at]) == (len(mine), mine[0], mine[-1])
         assert found.p95[at] == mine[math.ceil(0.95 * len(mine)) - 1]
         assert found.mean[at] == pytest.approx(sum(mine) / len(mine), abs=1e-6)
     assert found.n.sum() == len(values)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30_000), moments), max_size=6), st.booleans())
+def test_many_days_are_unpacked_as_one_by_one(days: list[tuple[int, list[int]]], whole: bool) -> None:
+    values = [[float(second if whole else second + 0.5) for second in seconds] for _, seconds in days]
+    packed = [(day, pack(samples(s, v), exact=whole)) for (day, s), v in zip(days, values, strict=True)]
+    seconds, found = unpack_days(packed)
+    assert seconds.tolist() == [day * DAY_SECONDS + second for day, s in days for second in s]
+    assert found.tolist() == [v for _, one in packed for v in unpack(one).values.tolist()]
 
 
 def test_no_sketches_have_no_percentile() -> None:

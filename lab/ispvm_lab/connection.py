@@ -8,15 +8,18 @@ import hmac
 import secrets
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import md5
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from .access import lte_monitor
+from .catalogue import MENUS, PREFIXES
 from .faults import Fault
-from .menus import MENUS, PREFIXES, Menu, Row, Session, View, ethernet_monitor, traffic_monitor
+from .menus import Menu, Row, Session, View, ethernet_monitor, traffic_monitor
 from .query import QueryError, matches
 from .wire import FramingError, encode_row, encode_sentence, encode_word, read_sentence
+from .world import Port, Router
 
 if TYPE_CHECKING:
     from .station import Station
@@ -44,6 +47,9 @@ _WRITING = frozenset(
 )
 _TEXTS = frozenset({"comment", "host-name", "identity"})
 _LETTERS = {"latin-1": "Zürich", "cp1252": "Zürich – 5 €", "cp1251": "Узел", "utf-8": "Zürich – узел"}
+
+
+_MONITORS = {"/interface/monitor-traffic": traffic_monitor, "/interface/ethernet/monitor": ethernet_monitor}
 
 
 class TrapError(Exception):
@@ -228,8 +234,10 @@ class Connection:
         if command.verb in _WRITING and (command.menu in MENUS or command.menu in PREFIXES):
             raise TrapError("not enough permissions (9)")
         menu = self._menu(command)
-        if (command.menu, command.verb) in {("/interface", "monitor-traffic"), ("/interface/ethernet", "monitor")}:
-            await self._monitor(command)
+        if (row_of := _monitor_of(command, self.router)) is not None:
+            if command.menu != "/interface" and not self.router.v7 and faults.active("no-test-policy", name):
+                raise TrapError("not enough permissions (9)")
+            await self._monitor(command, row_of)
         elif command.verb in {"print", "getall"}:
             await self._print(command, menu)
         else:
@@ -237,7 +245,7 @@ class Connection:
 
     def _menu(self, command: Command) -> Menu:
         menu = MENUS.get(command.menu)
-        if menu is not None and menu.exists(self.router.version):
+        if menu is not None and menu.exists(self.router):
             return menu
         raise TrapError("no such command" if command.menu in PREFIXES else "no such command prefix")
 
@@ -291,9 +299,12 @@ class Connection:
                 batch = [_mistype(row, command.menu, encoding) for row in batch]
             yield b"".join([encode_row(row, tail, codepage) for row in batch]), len(batch)
 
-    async def _monitor(self, command: Command) -> None:
+    async def _monitor(self, command: Command, row_of: Callable[[View, Port], Row]) -> None:
         """A row a port and second, or one only when asked for `once`."""
-        numbers = command.arguments.get("numbers", command.arguments.get("interface", command.arguments.get(".id", "")))
+        given = (
+            command.arguments[name] for name in ("numbers", "number", "interface", ".id") if name in command.arguments
+        )
+        numbers = next(given, "")
         ports = []
         for name in filter(None, numbers.split(",")):
             found = self.router.ports.get(name)
@@ -303,7 +314,6 @@ class Connection:
             ports.append(found)
         if not ports:
             raise TrapError("missing value(s) of argument(s) numbers")
-        row_of = ethernet_monitor if command.verb == "monitor" else traffic_monitor
         while True:
             view = View(self.router, self.station.now())
             rows = iter([row_of(view, port) for port in ports])
@@ -357,6 +367,13 @@ class Connection:
             data = data[size:]
             await asyncio.sleep(pause)
         return data
+
+
+def _monitor_of(command: Command, router: Router) -> Callable[[View, Port], Row] | None:
+    """What makes the rows of a monitoring command; None when it is none."""
+    if (command.menu, command.verb) == ("/interface/lte", "monitor" if router.v7 else "info"):
+        return lte_monitor
+    return _MONITORS.get(command.path)
 
 
 def _without(rows: Iterator[Row], fields: frozenset[str]) -> Iterator[Row]:

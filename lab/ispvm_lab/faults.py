@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .world import UTC_ZONE, Drop, World, Zone
+from .world import DARK_DBM, UTC_ZONE, Drop, World, Zone
 
 Params = dict[str, str]
 Effect = Callable[[World, "Fault"], AbstractContextManager[None]]
@@ -182,6 +182,38 @@ def _sensor(world: World, fault: Fault) -> Iterator[None]:
 
 
 @contextmanager
+def _optics(world: World, fault: Fault) -> Iterator[None]:
+    port = world.port(fault.router, fault.params["interface"])
+    if not port.spec.key.startswith(("sfp", "qsfp")):
+        raise ValueError(f"interface: {port.spec.key} of {fault.router} has no optical module")
+    port.light = fault.number("rx_power")
+    if port.light <= DARK_DBM:
+        world.cut(fault.router, port.spec.key, fault.id)
+    yield
+    port.light = None
+    world.mend(fault.router, port.spec.key, fault.id)
+
+
+@contextmanager
+def _netwatch_down(world: World, fault: Fault) -> Iterator[None]:
+    router = world.router(fault.router)
+    hosts = {ospf.spec.router_id for ospf in router.ospf}
+    if fault.params["host"] not in {"", *hosts}:
+        raise ValueError(f"host: {fault.router} watches {', '.join(sorted(hosts)) or 'nobody'}")
+    gone = hosts if not fault.params["host"] else {fault.params["host"]}
+    router.unreached |= gone
+    yield
+    router.unreached -= gone
+
+
+@contextmanager
+def _flagged(world: World, fault: Fault) -> Iterator[None]:
+    world.router(fault.router).flagged = True
+    yield
+    world.router(fault.router).flagged = False
+
+
+@contextmanager
 def _counter_reset(world: World, fault: Fault) -> Iterator[None]:
     world.reset_counters(fault.router, filter(None, [fault.params["interface"]]))
     yield
@@ -239,6 +271,7 @@ KINDS = {
         ),
         Kind("password", "every password is wrong"),
         Kind("sessions", "new connections are closed without a word (too many, or the address is not allowed)"),
+        Kind("no-test-policy", "on RouterOS 6 the user may not run monitor commands: its group lacks the policy test"),
         Kind("no-certificate", "api-ssl has no certificate: anonymous Diffie-Hellman only, up to TLS 1.2"),
         Kind(
             "encoding",
@@ -314,6 +347,14 @@ KINDS = {
             effect=_sensor,
         ),
         Kind(
+            "optics",
+            "an optical module receives that much light (dBm); -40 is dark and takes the link down",
+            {**_PORT, "rx_power": "-40"},
+            effect=_optics,
+        ),
+        Kind("netwatch-down", "netwatch does not reach a host, or any", {"host": ""}, effect=_netwatch_down),
+        Kind("flagged", "RouterOS 7 finds its configuration suspicious (device-mode)", effect=_flagged),
+        Kind(
             "config-change",
             "somebody changed the configuration: a line in the history",
             {"by": "admin", "action": "changed firewall filter rule"},
@@ -382,7 +423,7 @@ class Book:
 
     def _refuse_twin(self, fault: Fault) -> None:
         """Two faults that change the same thing could not be cleared one by one."""
-        about = ("interface", "peer", "neighbor", "name")
+        about = ("interface", "peer", "neighbor", "name", "host")
         for other in self.faults.values():
             if (other.kind, other.router) == (fault.kind, fault.router) and all(
                 other.params.get(name) == fault.params.get(name) for name in about

@@ -10,7 +10,7 @@ from math import sin, tau
 from . import formats
 from .formats import Version, duration, yes
 from .traffic import between, fraction
-from .world import CACHED_SESSION_SECONDS, OSPF_SECONDS, PACKET_BITS, Bgp, Ospf, Passed, Port, Router, mac
+from .world import CACHED_SESSION_SECONDS, DARK_DBM, OSPF_SECONDS, PACKET_BITS, Bgp, Ospf, Passed, Port, Router, mac
 
 Row = dict[str, str]
 Rows = Iterator[Row]
@@ -40,16 +40,17 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """One menu: where its rows come from, how many there are (where that is quicker told), in which versions it is."""
+    """One menu: where its rows come from, how many there are (where that is quicker told), who has it."""
 
     rows: Callable[[View], Rows]
     count: Callable[[View], int] | None = None
     since: Version = (0, 0, 0)
     until: Version = NEVER
+    only: Callable[[Router], bool] | None = None
 
-    def exists(self, version: Version) -> bool:
-        """Whether this version has the menu."""
-        return self.since <= version < self.until
+    def exists(self, router: Router) -> bool:
+        """Whether this router, of its version and with its interfaces, has the menu."""
+        return self.since <= router.version < self.until and (self.only is None or self.only(router))
 
 
 def _id(number: int) -> str:
@@ -265,7 +266,7 @@ def _interfaces(view: View) -> Rows:
             ".id": _id(port.index + 1),
             "name": port.spec.key,
             "default-name": port.spec.key,
-            "type": port.spec.type,
+            "type": interface_type(port),
             "mtu": "1500",
             "actual-mtu": "1500",
             "l2mtu": "1584",
@@ -285,6 +286,12 @@ def _interfaces(view: View) -> Rows:
             row["comment"] = port.spec.comment
         yield row
     yield from _pppoe_interfaces(view)
+
+
+def interface_type(port: Port) -> str:
+    """As the version calls it: the new radio drivers had another name before 7.13."""
+    older = port.spec.type == "wifi" and port.router.version < (7, 13, 0)
+    return "wifiwave2" if older else port.spec.type
 
 
 def _pppoe_interfaces(view: View) -> Rows:
@@ -351,9 +358,11 @@ def ethernet_monitor(view: View, port: Port) -> Row:
     if not port.spec.key.startswith(("sfp", "qsfp")):
         return row
     seedling = (port.router.name, port.index)
+    given = port.light
+    dark = not port.running or (given is not None and given <= DARK_DBM)
     row |= {
         "sfp-module-present": "true",
-        "sfp-rx-loss": yes(not port.running),
+        "sfp-rx-loss": yes(dark),
         "sfp-tx-fault": "false",
         "sfp-type": "SFP-or-SFP+",
         "sfp-connector-type": "LC",
@@ -365,14 +374,14 @@ def ethernet_monitor(view: View, port: Port) -> Row:
         return row  # a direct-attach cable: nothing to measure
     drift = 0.15 * sin(tau * (view.now / 5400 + fraction(*seedling)))
     heat = port.router.temperature(view.now) - 4 + between(-2, 2, *seedling, "warm")
-    light = between(-9, -3, *seedling, "rx") + drift
+    light = given if given is not None else between(-9, -3, *seedling, "rx") + drift
     return row | {
         "sfp-wavelength": "1310.00",
         "sfp-temperature": f"{heat:.0f}",
         "sfp-supply-voltage": f"{between(3.25, 3.33, *seedling, 'volt'):.3f}",
         "sfp-tx-bias-current": f"{between(28, 36, *seedling, 'bias') + drift:.0f}",
         "sfp-tx-power": f"{between(-2.5, -0.5, *seedling, 'tx') + drift / 2:.3f}",
-        "sfp-rx-power": f"{light:.3f}" if port.running else "-40.000",
+        "sfp-rx-power": "-40.000" if dark else f"{light:.3f}",
     }
 
 
@@ -568,7 +577,7 @@ def _users(view: View) -> Rows:
             "when": formats.date_time(view.router.wall_clock(session.since), view.router.version),
             "name": session.user,
             "address": session.peer.rpartition(":")[0],
-            "via": "api",
+            "via": session.via,
             "group": "ispvm-ro",
             "radius": "false",
         }
@@ -588,21 +597,6 @@ def _routes(view: View) -> Rows:
             "distance": "20",
         }
         yield row | ({"immediate-gw": "10.0.0.0%sfp28-1"} if router.v7 else {"gateway-status": "10.0.0.0 reachable"})
-
-
-def _netwatch(view: View) -> Rows:
-    router = view.router
-    for number, ospf in enumerate(router.ospf, start=1):
-        up = ospf.established(view.now)
-        row = {".id": _id(number), "host": ospf.spec.router_id, "interval": "1m", "timeout": "1s"}
-        if router.v7:
-            row |= {"type": "simple", "name": ""}
-        row |= {
-            "status": "up" if up else "down",
-            "since": formats.date_time(router.wall_clock(ospf.since), router.version),
-            "disabled": "false",
-        }
-        yield row
 
 
 # /routing
@@ -835,7 +829,6 @@ MENUS: dict[str, Menu] = {
     "/ip/firewall/connection": Menu(_connections, count=_connection_count),
     "/ip/route": Menu(_routes, count=_route_count),
     "/ip/service": Menu(_services),
-    "/tool/netwatch": Menu(_netwatch),
     "/routing/bgp/peer": Menu(_bgp_peers, until=V7),
     "/routing/bgp/connection": Menu(_bgp_connections, since=V7),
     "/routing/bgp/session": Menu(_bgp_sessions, since=V7),
@@ -845,7 +838,3 @@ MENUS: dict[str, Menu] = {
     "/ppp/active": Menu(_ppp_active, count=lambda view: view.router.subscribers_wanted(view.now)),
     "/user/active": Menu(_users),
 }
-# Directories that hold other menus: a wrong word under them is another error than a wrong menu.
-PREFIXES = frozenset(
-    "/".join(path.split("/")[:depth]) for path in MENUS for depth in range(2, path.count("/") + 2)
-) - frozenset(MENUS)

@@ -36,7 +36,8 @@ def deafen(sock: socket.socket) -> None:
 def listening_socket(host: str, port: int, *, absent_too: bool) -> socket.socket:
     """A bound socket; with `absent_too` also while `host` is not an address of this machine yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sets TCP_NODELAY; else each reply waits 40 ms for an acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, int(absent_too))

@@ -26,6 +26,7 @@ BGP_SECONDS = 3.0
 BGP_STAGGER_SECONDS = 5.0  # after a boot, sessions come up one after the other
 PRIVATE_AS = 64512
 PACKET_BITS = 8 * 870  # every packet is of mean size
+DARK_DBM = -38.0  # an optical module sees nothing any more
 CACHED_SESSION_SECONDS = 45.0  # v7 keeps showing a lost session for some time
 
 
@@ -81,6 +82,7 @@ class Port:
     cuts: set[str] = field(default_factory=set)
     error_share: float = 0.0  # of the packets received
     drop_share: float = 0.0  # of the packets sent
+    light: float | None = None  # dBm that its optical module receives, where something is wrong with it
     _rx_start: float = 0.0  # the flows' volumes when `_passed` was written down
     _tx_start: float = 0.0
     _passed: Passed = field(default_factory=lambda: Passed(0.0, 0.0, 0.0, 0.0))
@@ -243,6 +245,8 @@ class Router:
         self.zone = UTC_ZONE
         self.refusing = False  # when without power: closed ports instead of silence
         self.sensors: dict[str, str] = {}  # what a sensor shows in place of the truth
+        self.unreached: set[str] = set()  # hosts that netwatch does not reach, whatever else does
+        self.flagged = False
         self.drops: dict[str, Drop] = {}
         self.log: deque[Entry] = deque(maxlen=1000)
         self.history: deque[Entry] = deque(maxlen=100)

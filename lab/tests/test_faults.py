@@ -423,3 +423,40 @@ async def test_what_cannot_be_is_refused(
 def test_every_kind_has_a_test() -> None:
     source = Path(__file__).read_text()
     assert [name for name in KINDS if source.count(f'"{name}", ') + source.count(f'during("{name}"') == 0] == []
+
+
+async def test_light_fades_and_goes(net: Net) -> None:
+    ask = ("/interface/ethernet/monitor", "=numbers=sfp28-2", "=once=")
+    usual = float((await one(net, CORE, *ask))["sfp-rx-power"])
+    async with net.lab.faults.during("optics", CORE, interface="sfp28-2", rx_power="-21"):
+        row = await one(net, CORE, *ask)
+        assert (float(row["sfp-rx-power"]), row["status"], row["sfp-rx-loss"]) == (-21, "link-ok", False)
+    async with net.lab.faults.during("optics", CORE, interface="sfp28-2"):
+        row = await one(net, CORE, *ask)
+        assert (float(row["sfp-rx-power"]), row["status"], row["sfp-rx-loss"]) == (-40, "no-link", True)
+    row = await one(net, CORE, *ask)
+    assert float(row["sfp-rx-power"]) == pytest.approx(usual, abs=0.01)
+    with pytest.raises(ValueError, match="no optical module"):
+        await net.lab.faults.add("optics", CORE, {"interface": "ether1"})
+
+
+async def test_netwatch_down_of_one_host(net: Net) -> None:
+    hosts = [row["host"] for row in await net.ask(CORE, "/tool/netwatch/print")]
+    async with net.lab.faults.during("netwatch-down", CORE, host=hosts[0]):
+        states = {row["host"]: row["status"] for row in await net.ask(CORE, "/tool/netwatch/print")}
+    assert states == dict.fromkeys(hosts, "up") | {hosts[0]: "down"}
+    with pytest.raises(ValueError, match="host"):
+        await net.lab.faults.add("netwatch-down", CORE, {"host": "192.0.2.1"})
+
+
+async def test_monitor_without_the_policy_test_on_v6_only(net: Net) -> None:
+    async with net.lab.faults.during("no-test-policy", "*"):
+        with pytest.raises(TrapError, match="not enough permissions"):
+            await net.ask(OLD, "/interface/ethernet/monitor", "=numbers=ether1", "=once=")
+        assert await net.ask(CORE, "/interface/ethernet/monitor", "=numbers=ether1", "=once=")
+
+
+async def test_a_flagged_router(net: Net) -> None:
+    async with net.lab.faults.during("flagged", CORE):
+        assert (await one(net, CORE, "/system/device-mode/print"))["flagged"] is True
+    assert (await one(net, CORE, "/system/device-mode/print"))["flagged"] is False

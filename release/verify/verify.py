@@ -121,14 +121,14 @@ def _ed_point(data: bytes) -> Point | None:
     return x, y, 1, x * y % ED_P
 
 
-ED_BASE = _ed_point((4 * pow(5, -1, ED_P) % ED_P).to_bytes(32, "little"))
+ED_BASE = _ed_point((4 * pow(5, -1, ED_P) % ED_P).to_bytes(32, "little")) or (0, 1, 1, 0)
 
 
 def ed25519(key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether `signature` (64 bytes) by `key` (32 bytes) covers `message` (RFC 8032, 5.1.7, without the cofactor)."""
     point = _ed_point(key)
     s = int.from_bytes(signature[32:], "little")
-    if point is None or ED_BASE is None or len(signature) != 64 or s >= ED_L:
+    if point is None or len(signature) != 64 or s >= ED_L:
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + key + message).digest(), "little") % ED_L
     minus = (ED_P - point[0], point[1], 1, ED_P - point[3])

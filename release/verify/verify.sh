@@ -10,7 +10,7 @@
 set -eu
 export LC_ALL=C
 say() { printf 'ok  %-12s %s\n' "$1" "$2"; }
-refuse() { echo "REFUSED  $1: $2"; exit 1; }
+refuse() { printf 'REFUSED  %s: %s' "$1" "$2" | tr -cd ' -~'; echo; exit 1; } # no name moves the cursor
 undecided() { echo "UNDECIDED  $1"; exit 2; }
 usage() { echo "verify.sh: $1; the usage is at the top of $0" >&2; exit 2; }
 sha() { sha256sum <"$1" | cut -c 1-64; }
@@ -136,7 +136,7 @@ minisig() {
     done
 }
 ecdsa() {
-    IFS= read -r one <signatures/SHA256SUMS.sig && echo "$one" | cmp -s - signatures/SHA256SUMS.sig && [ "${#one}" -le 96 ] &&
+    IFS= read -r one <signatures/SHA256SUMS.sig && printf '%s\n' "$one" | cmp -s - signatures/SHA256SUMS.sig && [ "${#one}" -le 96 ] &&
         unbase64 "$one" "$tmp/ecdsa" &&
         openssl dgst -sha256 -verify KEYS/release.ecdsa.pub -signature "$tmp/ecdsa" SHA256SUMS >/dev/null 2>&1
 }
@@ -198,7 +198,7 @@ find . -type f | cut -c 3- | sort >"$tmp/found"
 comm -23 "$tmp/names" "$tmp/found" >"$tmp/missing"
 [ ! -s "$tmp/missing" ] || refuse missing-file "$(sed -n 1p "$tmp/missing")"
 comm -13 "$tmp/names" "$tmp/found" | grep -Eavx "$OWN" >"$tmp/extra" || true
-[ ! -s "$tmp/extra" ] || refuse extra-file "$(sed -n 1p "$tmp/extra" | tr -cd ' -~')"
+[ ! -s "$tmp/extra" ] || refuse extra-file "$(sed -n 1p "$tmp/extra")"
 sha256sum --strict --quiet -c "$tmp/listed" >"$tmp/changed" 2>/dev/null ||
     refuse changed-file "$(head -n 5 "$tmp/changed" | sed 's/: FAILED.*//' | paste -s -d ' ')"
 lacking=$(lacks SHA256SUMS "SHA512SUMS VERIFY.md agent/ ansible/ apt/dists/trixie/Release apt/pool/ compat/ docs/ install \
@@ -278,7 +278,7 @@ if [ "$record" ]; then
     {
         echo "ispvm-release-state sequence=$sequence version=$version manifest=$(sha SHA256SUMS) fingerprint=$found seen=$now"
         if [ -e "$state" ]; then sed 1d "$state"; fi
-        if [ "$late" ]; then echo "stale $now $version $stale"; fi
+        if [ "$late" ]; then printf 'stale %s %s %s\n' "$now" "$version" "$stale"; fi
     } >"$state.part"
     mv "$state.part" "$state"
 fi

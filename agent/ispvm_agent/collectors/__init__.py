@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from ispvm_agent.collectors.base import Collector
+from ispvm_agent.collectors.base import Collector, Version
 from ispvm_agent.collectors.bgp import Bgp
-from ispvm_agent.collectors.counts import Connections, DhcpLeases, PppSessions
+from ispvm_agent.collectors.counts import Connections, DhcpLeases, Pools, PppSessions, Queues, Users
 from ispvm_agent.collectors.history import History
 from ispvm_agent.collectors.interfaces import Interfaces
+from ispvm_agent.collectors.listings import BFD, NETWATCH, Listed
 from ispvm_agent.collectors.ospf import Ospf
-from ispvm_agent.collectors.system import Clock, Health, Identity, Ntp, Resource, Routerboard
+from ispvm_agent.collectors.ports import Ethernet, Lte, Neighbors, radios
+from ispvm_agent.collectors.system import (
+    Clock,
+    DeviceMode,
+    Health,
+    Identity,
+    Ntp,
+    Packages,
+    Resource,
+    Routerboard,
+)
+
+SEEN = ((6, 49), (7, 24))  # the versions whose fields are known: docs/reference/compatibility-routeros.md
+
+
+def unseen(version: Version) -> str:
+    """What to tell people about a version for which there is no field data; "" for the others."""
+    if SEEN[0] <= version <= SEEN[1]:
+        return ""
+    told = " to ".join(f"{major}.{minor}" for major, minor in SEEN)
+    return f"there is no field data for this version, only for {told}; what does not fit is left out"
 
 
 def catalogue() -> list[Collector]:
     """A fresh set of collectors for one router."""
     return [
-        Resource(), Interfaces(), Clock(), Bgp(), Ospf(), PppSessions(), DhcpLeases(), Connections(),
-        Health(), Ntp(), Identity(), Routerboard(), History(),
+        Resource(), Interfaces(), Clock(), Bgp(), Ospf(), Listed(BFD), PppSessions(), DhcpLeases(), Connections(),
+        Health(), Listed(NETWATCH), Ethernet(), *radios(), Lte(), Neighbors(), Pools(), Queues(), Users(),
+        Ntp(), Identity(), Routerboard(), Packages(), DeviceMode(), History(),
     ]  # fmt: skip

@@ -8,13 +8,13 @@ from typing import Any, Literal, Protocol
 
 from ispvm_contract.ingest import Quality, Severity, Value
 
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply
 
 Tier = Literal["fast", "medium", "slow"]
 Version = tuple[int, int]
 Attributes = dict[str, str | float | int | bool | None]
-Replies = Mapping[Command, Reply]
+Replies = Mapping[Question, Reply]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,14 @@ class Collector(Protocol):
     name: str
     tier: Tier
     publishes: tuple[str, ...]  # registry metrics and events, and fields of DevicePatch
+    later: tuple[Command, ...]  # asked beside those of `ask`, once the first replies allow it
+    hurry: bool  # what the last replies told lets it ask the real question: take it along at the next poll
 
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """The commands for this RouterOS version; all of them answered, or `publish` is not called."""
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """The commands for this RouterOS version; all of them answered, or `publish` is not called.
+
+        None when this version has nothing of the kind.
+        """
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """What the replies say."""
@@ -112,8 +117,40 @@ class Collector(Protocol):
         """Take back what `learned` gave."""
 
 
+def present(metrics: dict[str, Value]) -> dict[str, Value]:
+    """Those that have a value."""
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def filled(columns: dict[str, list[Value]]) -> dict[str, list[Value]]:
+    """Those in which anything has a value."""
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
+
+
+class Changes:
+    """What was told of each key the last time; a key that is new, gone or told nothing is no change."""
+
+    def __init__(self, event: str, entity_type: str, severity: Severity) -> None:
+        """The event to make of a change."""
+        self._event, self._type, self._severity = event, entity_type, severity
+        self._before: dict[str, str] = {}
+
+    def note(self, told: Mapping[str, str | None]) -> list[Happening]:
+        """An event for each key that tells something else than before."""
+        now = {key: word for key, word in told.items() if word is not None}
+        before, self._before = self._before, now
+        return [
+            Happening(self._event, self._type, self._severity, key, before[key], word)
+            for key, word in now.items()
+            if before.get(key, word) != word
+        ]
+
+
 class Stateless:
-    """For collectors that learn nothing."""
+    """What most collectors have in common: nothing that must survive a restart, no hurry, one round of questions."""
+
+    hurry = False
+    later: tuple[Command, ...] = ()
 
     def learned(self) -> dict[str, Any]:
         """Nothing."""

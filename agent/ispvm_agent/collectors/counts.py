@@ -1,15 +1,33 @@
-"""Sessions, leases and connections, counted by the router: no subscriber is ever listed."""
+"""Sessions, leases, connections, queues, pools, users: how many. No subscriber or user is ever named."""
 
 from __future__ import annotations
 
-from ispvm_agent.collectors.base import Findings, Moment, Replies, Stateless, Tier, Version
-from ispvm_agent.routeros.commands import Command
+from typing import ClassVar
+
+from ispvm_contract.ingest import Value
+
+from ispvm_agent.collectors.base import (
+    Entity,
+    Findings,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+    filled,
+    present,
+    unique,
+)
+from ispvm_agent.routeros import values
+from ispvm_agent.routeros.commands import Aimed, Command, Question
 from ispvm_agent.routeros.session import Reply
 
 
 def counted(reply: Reply) -> int | None:
     """The number in `!done`."""
-    return int(reply.ret) if reply.ret is not None and reply.ret.isascii() and reply.ret.isdigit() else None
+    told = reply.ret or ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
 class PppSessions(Stateless):
@@ -73,3 +91,96 @@ class Connections(Stateless):
         """The count."""
         count = counted(replies[Command.CONNECTION_COUNT])
         return Findings(device={} if count is None else {"device.firewall.connections": count})
+
+
+class Queues(Stateless):
+    """Simple queues that were configured, all together: names of queues are often customers', so none is asked for."""
+
+    name = "queues"
+    tier: Tier = "slow"
+    later: tuple[Command, ...] = (Command.QUEUES,)
+    publishes: tuple[str, ...] = ("queue.simple.count", "queue.simple.dropped_total", "queue.simple.queued_bytes")
+    MOST: ClassVar = 5000  # of more than so many only the count is asked for
+
+    def __init__(self) -> None:
+        """How many there are is not known yet."""
+        self._count: int | None = None
+        self.hurry = False
+
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """How many; and what they drop, once they are known to be few enough."""
+        few = self._count is not None and 0 < self._count <= self.MOST
+        return (Command.QUEUE_COUNT, Command.QUEUES) if few else (Command.QUEUE_COUNT,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Sums over all queues that are not disabled."""
+        before, self._count = self._count, counted(replies[Command.QUEUE_COUNT])
+        self.hurry = before is None and bool(self._count)
+        device: dict[str, Value] = {"queue.simple.count": self._count}
+        if Command.QUEUES in replies:
+            rows = [row for row in replies[Command.QUEUES].rows if not values.boolean(row, "disabled")]
+            for metric, field in (("dropped_total", "dropped"), ("queued_bytes", "queued-bytes")):
+                told = [sum_ for row in rows if (sum_ := values.both(row.get(field))) is not None]
+                device[f"queue.simple.{metric}"] = min(sum(told), (1 << 63) - 1) if told else None
+        return Findings(device=present(device))
+
+
+class Pools(Stateless):
+    """How full each address pool is. Who has which address is not asked."""
+
+    name = "pools"
+    tier: Tier = "slow"
+    later: tuple[Command, ...] = (Command.POOL_USED,)
+    publishes: tuple[str, ...] = ("pool.size", "pool.used", "pool.used_pct")
+    _MOST: ClassVar = 50  # pools whose use is asked for
+
+    def __init__(self) -> None:
+        """The pools are not known yet."""
+        self._names: tuple[str, ...] = ()
+        self.hurry = False
+
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """Which pools there are, and once that is known the count of used addresses of each."""
+        return (Command.POOLS, *(Aimed(Command.POOL_USED, (name,)) for name in self._names))
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """A table of pools."""
+        used = {question.items[0]: counted(reply) for question, reply in replies.items() if isinstance(question, Aimed)}
+        pools: dict[str, values.Row] = {}
+        for row in replies[Command.POOLS].rows[: self._MOST]:
+            # A name that would be changed on its way could not be asked about.
+            if (name := row.get("name", "")) and name == values.text(row, "name"):
+                pools[unique(name, "again", pools)] = row
+        known, self._names = self._names, tuple(pools)
+        self.hurry = known != self._names
+        sizes = {name: values.addresses(row.get("ranges")) for name, row in pools.items()}
+        columns: dict[str, list[Value]] = {
+            "pool.size": [*sizes.values()],
+            "pool.used": [used.get(name) for name in pools],
+            "pool.used_pct": [
+                round(100 * count / size, 2) if size and (count := used.get(name)) is not None else None
+                for name, size in sizes.items()
+            ],
+        }
+        if not (columns := filled(columns)):
+            return Findings()
+        entities = [Entity("pool", name, name, {}) for name in pools]
+        return Findings(tables=[Table("pool", list(pools), columns)], entities=entities)
+
+
+class Users(Stateless):
+    """How many people and programs are logged in: API sessions that only grow in number have leaked."""
+
+    name = "users"
+    tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("device.sessions.api", "device.sessions.people")
+
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """By which way each is logged in; not who."""
+        return (Command.USERS,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Two counts."""
+        ways = [values.text(row, "via") for row in replies[Command.USERS].rows]
+        programs = sum(way in ("api", "api-ssl", "rest-api") for way in ways)
+        return Findings(device={"device.sessions.api": programs, "device.sessions.people": len(ways) - programs})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ispvm_agent.collectors.base import Findings, Happening, Moment, Replies, Tier, Version
+from ispvm_agent.collectors.base import Findings, Happening, Moment, Replies, Stateless, Tier, Version
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 
 _MAX_EVENTS = 50  # a script that changes thousands of things is one story
 
 
-class History:
+class History(Stateless):
     """New entries of the router's undo history."""
 
     name = "history"

@@ -53,6 +53,27 @@ def _fallen(before: _Column, now: _Column) -> list[int]:
     return [place for place, (old, new) in pairs if old is not None and new is not None and new < old]
 
 
+def _text(told: str | None) -> str:
+    return values.text({"": told or ""}, "")
+
+
+def keyed(reply: Reply) -> dict[str, int]:
+    """Place of each interface that is published, by the key that every collector calls it by."""
+    found: dict[str, int] = {}
+    columns = (reply.column(name) for name in ("name", "default-name", "type"))
+    for place, (name, default, kind) in enumerate(zip(*columns, strict=True)):
+        if _text(name) and _text(kind) not in SUBSCRIBER_TYPES:
+            # Somebody may have named a bridge like another port's default name.
+            found[unique(_text(default) or _text(name), _text(kind), found)] = place
+    return found
+
+
+def keys_by_name(reply: Reply) -> dict[str, str]:
+    """The key of each interface by its present name, which is what other menus call it by."""
+    names = reply.column("name")
+    return {_text(names[place]): key for key, place in keyed(reply).items()}
+
+
 class Interfaces(Stateless):
     """All interfaces except those of subscriber sessions."""
 
@@ -119,20 +140,14 @@ class Interfaces(Stateless):
         as_told = [reply.column(name) for name in ("name", "default-name", "type")]
         if as_told == self._as_told:  # nearly always: nothing was added, removed or renamed
             return self._keys
-        by_key: dict[str, values.Row] = {}
-        self._as_told, self._places = as_told, []
-        for place, row in enumerate(reply.rows):
-            name, kind = values.text(row, "name"), values.text(row, "type")
-            if not name or kind in SUBSCRIBER_TYPES:
-                continue
-            # Somebody may have named a bridge like another port's default name.
-            key = unique(values.text(row, "default-name") or name, kind, by_key)
-            by_key[key] = row
-            self._places.append(place)
+        places = keyed(reply)
+        self._as_told, self._places = as_told, [*places.values()]
+        for key, place in places.items():
+            name, kind = _text(as_told[0][place]), _text(as_told[2][place])
             if self._described.get(key) != (name, kind):
                 self._described[key] = (name, kind)
                 found.entities.append(Entity("interface", key, name, {"type": kind or None}))
-        return list(by_key)
+        return [*places]
 
     def _published(self, column: list[str | None]) -> list[str | None]:
         return column if len(self._places) == len(column) else [column[place] for place in self._places]

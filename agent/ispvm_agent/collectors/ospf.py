@@ -8,7 +8,18 @@ from typing import Any
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
-from ispvm_agent.collectors.base import Entity, Findings, Happening, Moment, Replies, Table, Tier, Version, unique
+from ispvm_agent.collectors.base import (
+    Entity,
+    Findings,
+    Happening,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+    unique,
+)
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Command
 
@@ -29,7 +40,7 @@ def is_up(row: values.Row, state: str | None) -> bool | None:
     return None if state is None else state == "full"
 
 
-class Ospf:
+class Ospf(Stateless):
     """State of each neighbour; one that vanished is down until it returns or is forgotten after a week."""
 
     name = "ospf"

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from ispvm_contract.ingest import Value
 
-from ispvm_agent.collectors.base import Findings, Moment, Replies, Stateless, Tier, Version
+from ispvm_agent.collectors.base import (
+    Changes,
+    Entity,
+    Findings,
+    Moment,
+    Replies,
+    Stateless,
+    Table,
+    Tier,
+    Version,
+    filled,
+    present,
+)
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.commands import Command, Question
 from ispvm_agent.routeros.session import Reply
 
 _CLOCK_LOST_BEFORE = 2000  # a router without a battery starts in 1970
@@ -15,11 +27,6 @@ _CLOCK_LOST_BEFORE = 2000  # a router without a battery starts in 1970
 def first(reply: Reply) -> values.Row:
     """The only row of a menu that has one; empty when there is none."""
     return reply.rows[0] if reply.rows else {}
-
-
-def present(metrics: dict[str, Value]) -> dict[str, Value]:
-    """Those that have a value."""
-    return {name: value for name, value in metrics.items() if value is not None}
 
 
 class Resource(Stateless):
@@ -72,11 +79,11 @@ class Identity(Stateless):
 
 
 class Routerboard(Stateless):
-    """Model and serial number; virtual routers have neither."""
+    """Model and serial number, and whether a firmware waits for a reboot; virtual routers have none of it."""
 
     name = "routerboard"
     tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("model", "serial")
+    publishes: tuple[str, ...] = ("model", "serial", "device.firmware.upgrade_pending")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row; some virtual builds have no such menu."""
@@ -86,34 +93,118 @@ class Routerboard(Stateless):
         """Model and serial number where there are any."""
         row = first(replies[Command.ROUTERBOARD])
         about = {"model": "model", "serial": "serial-number"}
-        return Findings(about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))})
+        now, then = row.get("current-firmware"), row.get("upgrade-firmware")
+        return Findings(
+            about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))},
+            device=present({"device.firmware.upgrade_pending": now != then if now and then else None}),
+        )
+
+
+class Packages(Stateless):
+    """Installed packages, and whether all are of one version."""
+
+    name = "packages"
+    tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("device.packages.enabled", "device.packages.versions")
+
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """A row a package."""
+        return (Command.PACKAGES,)
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Newer versions also list what could be installed (`available`): not counted."""
+        enabled = [
+            values.text(row, "version")
+            for row in replies[Command.PACKAGES].rows
+            if not values.boolean(row, "disabled") and not values.boolean(row, "available")
+        ]
+        if not enabled:
+            return Findings()
+        versions = len({version for version in enabled if version})
+        return Findings(device={"device.packages.enabled": len(enabled), "device.packages.versions": versions})
+
+
+class DeviceMode(Stateless):
+    """Whether RouterOS 7 found something suspicious in its configuration and says "flagged"."""
+
+    name = "device-mode"
+    tier: Tier = "slow"
+    publishes: tuple[str, ...] = ("device.flagged",)
+
+    def ask(self, version: Version) -> tuple[Question, ...]:
+        """One row, from 7 on."""
+        return (Command.DEVICE_MODE,) if version >= (7, 0) else ()
+
+    def publish(self, replies: Replies, moment: Moment) -> Findings:
+        """Absent where the router does not say."""
+        flagged = values.boolean(first(replies[Command.DEVICE_MODE]), "flagged")
+        return Findings(device=present({"device.flagged": flagged}))
+
+
+# What a sensor measures: by the unit that v7 gives it, else by the end of its name.
+_UNITS = {
+    "C": "sensor.temp_c",
+    "RPM": "sensor.fan_rpm",
+    "V": "sensor.voltage_v",
+    "A": "sensor.current_a",
+    "W": "sensor.power_w",
+}
+_ENDINGS = {
+    "temperature": "C", "temperature1": "C", "temperature2": "C", "-speed": "RPM", "voltage": "V", "current": "A",
+    "power-consumption": "W",
+}  # fmt: skip
 
 
 class Health(Stateless):
-    """Temperature and voltage, where the hardware has sensors."""
+    """Every sensor of the board: temperatures, fans, voltages, and whether the power supplies are well."""
 
     name = "health"
     tier: Tier = "medium"
-    publishes: tuple[str, ...] = ("device.temp_c", "device.voltage_v")
+    publishes: tuple[str, ...] = (
+        "device.temp_c", "device.voltage_v", "sensor.ok", *_UNITS.values(), "sensor.state.changed",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """No states to compare with yet."""
+        self._changes = Changes("sensor.state.changed", "sensor", "critical")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row of named fields on v6, a row a sensor on v7."""
         return (Command.HEALTH_V7,) if version >= (7, 0) else (Command.HEALTH_V6,)
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """The board's own sensor before the CPU's."""
+        """A table of sensors; the router's own temperature is the board's sensor before the CPU's."""
         ((command, reply),) = replies.items()
+        units: dict[str, str] = {}
         if command is Command.HEALTH_V7:
-            row = {r["name"]: r["value"] for r in reply.rows if "name" in r and "value" in r}
+            row = {n: r["value"] for r in reply.rows if (n := values.text(r, "name")) and "value" in r}
+            units = {values.text(r, "name"): r.get("type", "") for r in reply.rows}
         else:
             row = first(reply)
         sensors = ("temperature", "board-temperature", "board-temperature1", "cpu-temperature")
         readings = [reading for sensor in sensors if (reading := values.number(row, sensor)) is not None]
-        return Findings(
+        found = Findings(
             device=present(
                 {"device.temp_c": readings[0] if readings else None, "device.voltage_v": values.number(row, "voltage")}
             )
         )
+        states = {name: values.text(row, name) for name in row if name.endswith("-state") and values.text(row, name)}
+        columns: dict[str, list[Value]] = {
+            "sensor.ok": [states[name] == "ok" if name in states else None for name in row]
+        }
+        for unit, metric in _UNITS.items():
+            columns[metric] = [
+                values.number(row, name) if (units.get(name) or _unit_of(name)) == unit else None for name in row
+            ]
+        if columns := filled(columns):
+            found.tables.append(Table("sensor", list(row), columns))
+            found.entities += [Entity("sensor", name, name, {}) for name in row]
+        found.events = self._changes.note(states)
+        return found
+
+
+def _unit_of(name: str) -> str:
+    return next((unit for ending, unit in _ENDINGS.items() if name.endswith(ending)), "")
 
 
 class Clock(Stateless):
@@ -121,7 +212,9 @@ class Clock(Stateless):
 
     name = "clock"
     tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("device.clock.skew_seconds", "device.clock.uncertainty_seconds")
+    publishes: tuple[str, ...] = (
+        "device.clock.skew_seconds", "device.clock.uncertainty_seconds", "device.clock.lost",
+    )  # fmt: skip
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row, resolution one second."""
@@ -132,8 +225,10 @@ class Clock(Stateless):
         reply = replies[Command.CLOCK]
         row = first(reply)
         router = values.date_time(row.get("date"), row.get("time"), row.get("gmt-offset"))
-        if router is None or router.year < _CLOCK_LOST_BEFORE:
+        if router is None:
             return Findings()
+        if router.year < _CLOCK_LOST_BEFORE:
+            return Findings(device={"device.clock.lost": True})
         half_trip = reply.midpoint - reply.sent
         skew = router.timestamp() + 0.5 - (reply.midpoint + moment.wall_offset)
         return Findings(
@@ -141,17 +236,18 @@ class Clock(Stateless):
                 {
                     "device.clock.skew_seconds": round(skew, 3),
                     "device.clock.uncertainty_seconds": round(half_trip + 1.0, 3),
+                    "device.clock.lost": False,
                 }
             )
         )
 
 
 class Ntp(Stateless):
-    """Whether the router's NTP client follows a server."""
+    """Whether the router's NTP client follows a server, and how well."""
 
     name = "ntp"
     tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("device.ntp.synced",)
+    publishes: tuple[str, ...] = ("device.ntp.synced", "device.ntp.offset_ms", "device.ntp.stratum")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """v7 says so itself, v6 has to be judged by the age of its last update."""
@@ -169,4 +265,15 @@ class Ntp(Stateless):
         elif values.boolean(row, "enabled"):
             age, every = values.duration(row.get("last-update-before")), values.duration(row.get("poll-interval"))
             synced = bool(row.get("active-server")) and age is not None and age < 4 * (every or 900.0)
-        return Findings(device=present({"device.ntp.synced": synced}))
+        offset = values.leading(row.get("system-offset"))
+        if offset is None and (adjusted := values.duration(row.get("last-adjustment"))) is not None:
+            offset = round(adjusted * 1000, 3)
+        return Findings(
+            device=present(
+                {
+                    "device.ntp.synced": synced,
+                    "device.ntp.offset_ms": offset if synced else None,
+                    "device.ntp.stratum": values.integer(row, "synced-stratum") if synced else None,
+                }
+            )
+        )

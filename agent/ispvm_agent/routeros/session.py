@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal
 
-from ispvm_agent.routeros.commands import Command
+from ispvm_agent.routeros.allowlist import SENTENCES
+from ispvm_agent.routeros.commands import Aimed, Command, Question
 from ispvm_agent.routeros.values import Row
 from ispvm_agent.routeros.wire import Decoder, Rows, Sentence, WireError, encode_sentence
 
@@ -204,13 +205,14 @@ class Session(asyncio.Protocol):
             raise
         return replies
 
-    async def run(self, commands: Sequence[Command], seconds: float = COMMAND_SECONDS) -> list[Reply]:
+    async def run(self, commands: Sequence[Question], seconds: float = COMMAND_SECONDS) -> list[Reply]:
         """The replies to `commands`, in order. Unfinished ones have `done` None, and then `failure` says why.
 
         All commands go out in one write; a router that does not echo tags gets them one after the other.
         """
         for command in commands:
-            if not isinstance(command, Command):
+            listed = command.command if type(command) is Aimed else command
+            if type(listed) is not Command or listed.words not in SENTENCES:
                 raise ForbiddenCommandError(f"{command!r} is not one of the commands compiled in")
         if self.tagged:
             return await self._exchange([command.words for command in commands], seconds) if commands else []

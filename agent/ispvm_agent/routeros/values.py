@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -110,3 +111,40 @@ def version(text: str | None) -> tuple[int, int] | None:
     """Major and minor of "7.24rc2 (testing)" or "6.49.10 (long-term)"."""
     match = re.match(r"(\d+)\.(\d+)", text or "")
     return (int(match[1]), int(match[2])) if match else None
+
+
+def rate(text: str | None) -> int | None:
+    """Bits a second of "10Gbps", "2.5Gbps", "100Mbps"; None for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)bps", text or "")
+    return round(float(match[1]) * _PREFIX[match[2]]) if match else None
+
+
+_PREFIX = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+
+def leading(text: str | None) -> float | None:
+    """The number that a text begins with: "-62@1Mbps", "-0.512 ms", "-71dBm"."""
+    match = re.match(r"-?\d+(?:\.\d+)?(?![\d.:])", text or "")
+    value = float(match[0]) if match else None
+    return value if value is not None and isfinite(value) else None
+
+
+def both(text: str | None) -> int | None:
+    """The sum of an up/down pair, "12/30"."""
+    match = re.fullmatch(r"(\d{1,18})/(\d{1,18})", text or "")
+    return int(match[1]) + int(match[2]) if match else None
+
+
+def addresses(text: str | None) -> int | None:
+    """How many addresses pool ranges hold: "10.0.0.2-10.0.0.254,10.1.0.0/24,10.2.0.1"."""
+    total = 0
+    try:
+        for part in (text or "").split(","):
+            low, _, high = part.partition("-")
+            if "/" in low:
+                total += ipaddress.ip_network(low, strict=False).num_addresses
+            else:
+                total += max(0, int(ipaddress.ip_address(high or low)) - int(ipaddress.ip_address(low)) + 1)
+    except ValueError:
+        return None
+    return total if 0 < total < 1 << 63 else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ispvm.health.platform import AgentLag, Platform, landing_tables
 from ispvm.settings import Retention
-from ispvm.store.columns import landing_types, table
+from ispvm.store.upkeep import LANDING_DAYS
 
 Severity = Literal["critical", "warning", "info"]
 # The chunks that are being filled are to stay in memory: a quarter of it, as TimescaleDB's makers advise.
@@ -16,6 +16,8 @@ CHUNK_SHARE = 0.25
 CHUNK_HOURS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 168)
 MOST_CHUNKS = 1_000
 DISK_DAYS_WARNING, DISK_DAYS_CRITICAL, DISK_SHARE_CRITICAL = 30, 7, 0.05
+# What takes the most room: the samples of each day, of which minute means remain after a while.
+HISTORY = "sample_day"
 ROLLUP_LAG_S = 120
 POOL_WAIT_S = 0.5
 SLOW_MS, SLOW_CALLS = 500, 10
@@ -66,11 +68,8 @@ def _chunk_size(platform: Platform) -> list[Advice]:
     allowed = platform.memory_bytes * CHUNK_SHARE
     if platform.active_bytes <= allowed:
         return []
-    landing = [one for one in platform.hypertables if one.name in landing_tables()]
-    filled = sum(one.active_bytes for one in landing)
-    hours = max((one.interval_h for one in landing), default=0)
-    room = allowed - (platform.active_bytes - filled)
-    fitting = [h for h in CHUNK_HOURS if filled and h < hours and filled * h / hours <= room]
+    hours = max(one.interval_h for one in platform.hypertables if one.name in landing_tables())
+    fitting = [h for h in CHUNK_HOURS if h < hours and platform.active_bytes * h / hours <= allowed]
     problem = (
         f"The chunks being filled have {size(platform.active_bytes)} when full; a quarter of this host's"
         f" {size(platform.memory_bytes)} memory is {size(allowed)}."
@@ -89,20 +88,16 @@ def _chunk_count(platform: Platform) -> list[Advice]:
             f"{one.name} has {one.chunks} chunks of {one.interval_h:g} h; beyond {MOST_CHUNKS} planning gets slow."
         )
         wider = next((h for h in CHUNK_HOURS if one.chunks * one.interval_h / h <= MOST_CHUNKS), CHUNK_HOURS[-1])
-        fix = (
-            f"Set timescaledb_chunk_hours: {wider}, or keep raw data for fewer days."
-            if one.name in landing_tables()
-            else "Keep it for fewer days."
-        )
+        fix = f"Set timescaledb_chunk_hours: {wider}." if one.name in landing_tables() else "Keep it for fewer days."
         found.append(Advice("warning", "chunks", problem, fix))
     return found
 
 
 def _kept_days(retention: Retention) -> dict[str, int]:
     return {
-        **{table(entity_type): retention.raw_days for entity_type in landing_types()},
-        "rollup_1m": retention.rollup_1m_days,
-        "rollup_1h": retention.rollup_1h_days,
+        **dict.fromkeys(landing_tables(), LANDING_DAYS),
+        HISTORY: retention.rollup_1m_days,
+        "rollup_1d": retention.rollup_1h_days,
         "event": retention.events_days,
     }
 
@@ -120,22 +115,18 @@ def _disk(platform: Platform, retention: Retention) -> list[Advice]:
     still = sum(max(0, one.bytes_a_day * kept.get(one.name, 0) - one.bytes) for one in platform.hypertables)
     if still <= free * 0.9:
         return []  # retention drops as much as comes before the disk is full
-    raw = sum(one.bytes_a_day for one in platform.hypertables if one.name in landing_tables())
-    others = still - sum(
-        max(0, one.bytes_a_day * kept[one.name] - one.bytes)
-        for one in platform.hypertables
-        if one.name in landing_tables()
-    )
-    held = sum(one.bytes for one in platform.hypertables if one.name in landing_tables())
-    raw_days = int((free * 0.8 - others + held) / raw) if raw else 0
+    own = [one for one in platform.hypertables if one.name == HISTORY]
+    a_day, held = sum(one.bytes_a_day for one in own), sum(one.bytes for one in own)
+    others = still - sum(max(0, one.bytes_a_day * kept[HISTORY] - one.bytes) for one in own)
+    fitting = int((free * 0.8 - others + held) / a_day) if a_day else 0
     problem = (
         f"The disk is full in {days:.0f} days: {size(free)} free, {size(platform.bytes_a_day)} a day;"
         f" what retention keeps needs {size(still)} more."
     )
     fix = (
-        f"Set ispvm_retention_raw_days: {raw_days} (now {retention.raw_days}),"
+        f"Set ispvm_retention_1m_days: {fitting} (now {kept[HISTORY]}),"
         f" or give the disk {size(still - free * 0.8)} more."
-        if 0 < raw_days < retention.raw_days
+        if 0 < fitting < kept[HISTORY]
         else f"Give the disk at least {size(max(still - free * 0.8, 0))} more."
     )
     return [Advice("critical" if days <= DISK_DAYS_CRITICAL else "warning", "disk", problem, fix)]

@@ -122,8 +122,8 @@ class Platform:
 
     @property
     def active_bytes(self) -> int:
-        """The chunks that are being filled, full."""
-        return sum(one.active_bytes for one in self.hypertables)
+        """The chunks that polls are being written to, full. History is written once a day's hour, in order."""
+        return sum(one.active_bytes for one in self.hypertables if one.name in landing_tables())
 
     @property
     def bytes_a_day(self) -> int:

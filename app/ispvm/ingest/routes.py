@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +18,41 @@ from starlette.responses import Response
 
 from ispvm.ingest.decode import bearer, check_limits, read
 from ispvm.ingest.store import Sender, moment, store
-from ispvm.refusal import RefusedError
+from ispvm.refusal import RETRY_SECONDS, RefusedError
 from ispvm.settings import Settings
 from ispvm.store.pool import Connection, Pool, transaction
 
 log = structlog.get_logger("ispvm.ingest")
+# One statement of a batch; what takes longer waits for something that will not come soon.
+STATEMENT_MS = 30_000
 router = APIRouter(prefix="/ingest/v1", tags=["ingest"])
 # OpenAPI components of the contract's types; the application adds them to its document.
 CONTRACT_SCHEMAS: dict[str, Any] = {}
+
+
+class Gate:
+    """How many batches are in hand at once. Each may unfold to its full size in memory, so there must be an end."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` batches, not one more."""
+        self.limit, self.inside = limit, 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Inside, or refused with 429 and the time to come back."""
+        if self.inside >= self.limit:
+            raise RefusedError(
+                429,
+                "server",
+                f"{self.inside} batches are being stored, the limit is {self.limit}",
+                f"send it again in {RETRY_SECONDS} s",
+                {"Retry-After": str(RETRY_SECONDS)},
+            )
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
 
 
 def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dict[str, Any]:
@@ -38,7 +67,7 @@ def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dic
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {"description": "Durable", "content": {"application/json": {"schema": answer_schema}}},
-            **dict.fromkeys(("401", "403", "413", "415", "422", "426", "503"), failed),
+            **dict.fromkeys(("401", "403", "413", "415", "422", "426", "429", "503"), failed),
         },
     }
 
@@ -68,13 +97,15 @@ async def batch(request: Request) -> Response:
     pool: Pool = request.app.state.pool
     settings: Settings = request.app.state.settings
     sender = await sender_of(request, pool)
-    message = await read(request, Batch)
-    check_limits(message)
-    _check_version(message.agent.version)
-    now = datetime.now(UTC)
-    _check_clock(message.sent_at, now)
-    async with transaction(pool, sender.tenant) as connection:
-        answer = await store(connection, sender, message, now, now - timedelta(days=settings.retention.raw_days))
+    gate: Gate = request.app.state.gate
+    with gate.entered():
+        message = await read(request, Batch)
+        check_limits(message)
+        _check_version(message.agent.version)
+        now = datetime.now(UTC)
+        _check_clock(message.sent_at, now)
+        async with transaction(pool, sender.tenant, STATEMENT_MS) as connection:
+            answer = await store(connection, sender, message, now, now - timedelta(days=settings.retention.raw_days))
     if answer.rejected:
         log.warning(
             "parts of a batch were rejected",

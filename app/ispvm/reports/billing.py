@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from ispvm.ingest.store import CLOSING, PACKED_HOURS, SPREAD_SECONDS
 from ispvm.store.history import SLOT_S
 
 # A month has up to 8 928 slots; a picture of it up to 600 places.
@@ -37,16 +38,21 @@ class Month:
         return self.until == self.end
 
 
+def packed_until(now: datetime) -> datetime:
+    """Until when history is complete, but for what arrives late: hours are packed some at a time, a while later."""
+    settled = int((now - CLOSING).timestamp()) - SPREAD_SECONDS
+    return datetime.fromtimestamp(settled // (PACKED_HOURS * 3600) * PACKED_HOURS * 3600, UTC)
+
+
 def month(name: str, zone: str, now: datetime) -> Month:
-    """The month "YYYY-MM" as `zone` has it. Raises ValueError for one that has not begun."""
+    """The month "YYYY-MM" of `zone`, up to what is packed by now. Raises ValueError for one that has not begun."""
     year, number = (int(part) for part in name.split("-"))
     tz = ZoneInfo(zone)
     start = datetime(year, number, 1, tzinfo=tz).astimezone(UTC)
     end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=tz).astimezone(UTC)
     if start > now:
         raise ValueError(f"{name} has not begun")
-    last_slot = datetime.fromtimestamp(int(now.timestamp()) // SLOT_S * SLOT_S, UTC)
-    return Month(name, start, min(end, last_slot), end)
+    return Month(name, start, max(start, min(end, packed_until(now))), end)
 
 
 def months(zone: str, now: datetime, count: int = 13) -> list[str]:

@@ -71,7 +71,7 @@ class Series(BaseModel):
     min: list[float | None]
     max: list[float | None]
     p95: list[float | None]
-    p95_from: P95Source = Field(description="sketch: within 0.5 %; samples and minute means: within 0.03 %")
+    p95_from: P95Source = Field(description="off by at most: samples 0.03 %, minute means 0.05 %, sketch 0.5 %")
     resets: list[int] = Field(description="places of buckets in which a counter went backwards")
     late: list[int] = Field(description="places of buckets with samples that an agent sent long after it took them")
 
@@ -170,14 +170,14 @@ async def read_series(
         return await _from_days(connection, entity, metric, start, end, max_points)
     if track.minutes:
         series.resolution, series.p95_from = "1m", "minute means"
-    if len(track.seconds):
-        span = track.seconds // step - series.t[0] // step
-        mean, low, high = (spans(span, values) for values in (track.values, track.low, track.high))
-        for place, avg, least, most, p95 in zip(
-            mean.span.tolist(), mean.mean.tolist(), low.low.tolist(), high.high.tolist(), mean.p95.tolist(), strict=True
-        ):
-            if place < len(series.t):
-                series.avg[place], series.min[place], series.max[place], series.p95[place] = avg, least, most, p95
+    found = spans(track.seconds, track.values, step)
+    low, high = found.low, found.high
+    if track.minutes:
+        low, high = spans(track.seconds, track.low, step).low, spans(track.seconds, track.high, step).high
+    places = (found.span - series.t[0] // step).tolist()
+    for place, *bucket in zip(places, *(x.tolist() for x in (found.mean, low, high, found.p95)), strict=True):
+        if place < len(series.t):
+            series.avg[place], series.min[place], series.max[place], series.p95[place] = bucket
     series.resets = _places(series, track.resets)
     stretches = zip(track.late[::2], track.late[1::2], strict=True)
     series.late = _places(series, (s for first, last in stretches for s in [*range(first, last, step), last]))

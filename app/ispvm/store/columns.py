@@ -1,7 +1,7 @@
 """The registry as database columns: which table and column a metric lives in, and how its values are packed.
 
-An array goes to PostgreSQL in its binary form, packed in one step: `struct` checks every value's type while packing, so
-validation and encoding are the same pass.
+An array goes to PostgreSQL in its binary form, packed in one step that also refuses what is out of range, so validation
+and encoding are the same pass.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import chain, repeat
+from functools import cache
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from ispvm_contract.ingest import Value
 from ispvm_contract.registry import Metric, registry
+from numpy.typing import NDArray
 from psycopg import adapters, pq
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Dumper
+
+from ispvm.store.packing import binary_array
 
 Kind = Literal["real", "bigint", "smallint", "boolean"]
 
 # Stored elsewhere: an agent's metrics come with its heartbeat, utilisation is derived from rates and capacity.
 HEARTBEAT_TYPES = frozenset({"agent"})
 DERIVED = frozenset({"interface.utilization_pct"})
+LARGEST_REAL = 3.4e38
 # Added to the quality of a landing row that arrived late: after an outage an agent sends what it had kept.
 LATE = 4
 
@@ -87,16 +91,15 @@ class _Packing:
     letter: str
     exact: frozenset[type]
 
-    def body(self, values: Sequence[Value]) -> bytes:
-        """The elements, each with its length before it."""
-        return _elements(self.letter, len(values)).pack(
-            *chain.from_iterable(zip(repeat(self.size), values, strict=False))
-        )
-
-
-@lru_cache(maxsize=4096)
-def _elements(letter: str, count: int) -> struct.Struct:
-    return struct.Struct(">" + f"i{letter}" * count)
+    def packed(self, values: Sequence[Value]) -> PackedArray:
+        """Values of the right types as an array; raises OverflowError when one is out of range, infinity or NaN."""
+        if self.letter == "f":
+            numbers: NDArray[Any] = np.array(values, np.float64)
+            if not np.abs(numbers).max(initial=0) <= LARGEST_REAL:
+                raise OverflowError
+        else:
+            numbers = np.array(values, self.letter)
+        return self.array(binary_array(numbers, f">{self.letter}" if self.size > 1 else self.letter, self.oid))
 
 
 _PACKING: dict[Kind, _Packing] = {
@@ -124,7 +127,7 @@ class Column:
             if (kind == "boolean") != isinstance(value, bool):
                 raise ValueError(f"value {at} is {value!r}, not {'true or false' if kind == 'boolean' else 'a number'}")
             if kind == "real":
-                if not isfinite(value) or abs(value) > 3.4e38:
+                if not isfinite(value) or abs(value) > LARGEST_REAL:
                     raise ValueError(f"value {at} is {value!r}, not a finite number")
             elif kind in ("bigint", "smallint"):
                 limit = len(self.metric.values) if kind == "smallint" else 1 << 63
@@ -142,11 +145,11 @@ class Column:
         """Checked values as a PostgreSQL array; raises ValueError naming the first wrong one."""
         packing = _PACKING[self.kind]
         if set(map(type, values)) <= packing.exact:
-            # All of the right type: packing itself refuses what is out of range, the sum shows infinity and NaN.
+            # All of the right type: packing itself refuses what is out of range; codes have a range of their own.
             try:
-                if self.kind != "smallint" and (self.kind != "real" or isfinite(sum(values))):  # type: ignore[arg-type]
-                    return packing.array(_header(packing, len(values), 0) + packing.body(values))
-            except (struct.error, OverflowError):
+                if self.kind != "smallint":
+                    return packing.packed(values)
+            except OverflowError:
                 pass
         self.check(values)
         if self.kind in ("bigint", "smallint"):
@@ -163,8 +166,7 @@ def _header(packing: _Packing, count: int, nulls: int) -> bytes:
 
 def pack_positions(positions: Sequence[int]) -> SmallintArray:
     """Positions within a key set (0-based) as smallint[]."""
-    packing = _PACKING["smallint"]
-    return SmallintArray(_header(packing, len(positions), 0) + packing.body(positions))
+    return SmallintArray(binary_array(np.array(positions, np.int16), ">h", _PACKING["smallint"].oid))
 
 
 def _kind(metric: Metric) -> Kind:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-import numpy as np
 from psycopg.rows import class_row
 
 from ispvm.store.packing import DAY_SECONDS, spans, unpack
@@ -45,10 +44,10 @@ async def five_minute_means(
         )
         async for entity, metric, day, packed in rows:
             samples = unpack(packed)
-            minutes = spans(samples.seconds // 60 + np.int64(day * (DAY_SECONDS // 60)), samples.values)
-            slots = spans(minutes.span * 60 // SLOT_S - first // SLOT_S, minutes.mean)
-            row = means[entity, metric]
-            for slot, mean in zip(slots.span.tolist(), slots.mean.tolist(), strict=True):
+            minutes = spans(samples.seconds, samples.values, 60)
+            slots = spans(minutes.span * 60, minutes.mean, SLOT_S)
+            row, offset = means[entity, metric], (day * DAY_SECONDS - first) // SLOT_S
+            for slot, mean in zip((slots.span + offset).tolist(), slots.mean.tolist(), strict=True):
                 if 0 <= slot < count:
                     row[slot] = mean
     return means

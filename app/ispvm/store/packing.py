@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -77,14 +79,14 @@ def _narrow(numbers: NDArray[np.int64]) -> tuple[int, bytes]:
     return width, cells.T.tobytes()
 
 
-def _widen(width: int, count: int, body: bytes) -> NDArray[np.int64]:
+def _widen(width: int, count: int, body: NDArray[np.uint8]) -> NDArray[Any]:
+    """What `_narrow` was given, a row for each row of `body`."""
+    rows = len(body)
     if not width:
-        return np.zeros(count, np.int64)
-    if width == 1:
-        folded = np.frombuffer(body, np.uint8).astype(np.int64)
-    else:
-        cells = np.frombuffer(body, np.uint8).reshape(width, count)
-        folded = np.ascontiguousarray(cells.T).view(f"<u{width}").reshape(-1).astype(np.int64)
+        return np.zeros((rows, count), np.int64)
+    folded: NDArray[Any] = body[:, :count].astype(np.int32 if width <= 2 else np.int64)
+    for byte in range(1, width):
+        folded |= body[:, byte * count : (byte + 1) * count].astype(folded.dtype) << (8 * byte)
     return (folded >> 1) ^ -(folded & 1)
 
 
@@ -127,29 +129,67 @@ def _coded(values: Values, exact: bool) -> tuple[int, int, int, bytes]:
 
 def unpack(packed: bytes) -> Samples:
     """What `pack` was given, values as near as the module says."""
-    kind, time_width, width, low, first, step, base = _HEADER.unpack_from(packed)
-    count = low | (first & 1) << 16
-    body = _decompressor.decompress(packed[_HEADER.size :]) if len(packed) > _HEADER.size else b""
+    seconds, values = _unpack_alike([packed])
+    return Samples(seconds[0].astype(np.int32), values[0])
+
+
+def unpack_days(days: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], Values]:
+    """Seconds since 1970 and values of many days, given as (day since 1970, packed), one after another.
+
+    Days of one shape, which most days of a metric are, are unpacked together: many small steps cost more than few large
+    ones.
+    """
+    seconds: list[NDArray[np.int64]] = []
+    values: list[Values] = []
+    for _, group in groupby(days, key=lambda day: _shape(day[1])):
+        alike = list(group)
+        found, numbers = _unpack_alike([packed for _, packed in alike])
+        found += np.array([[day * DAY_SECONDS] for day, _ in alike])
+        seconds.append(found.reshape(-1))
+        values.append(numbers.reshape(-1))
+    if len(seconds) == 1:
+        return seconds[0], values[0]
+    return np.concatenate([np.empty(0, np.int64), *seconds]), np.concatenate([EMPTY.values, *values])
+
+
+def _shape(packed: bytes) -> tuple[int, ...]:
+    kind, time_width, width, low, first, _, _ = _HEADER.unpack_from(packed)
+    return kind, time_width, width, low | (first & 1) << 16
+
+
+def _unpack_alike(rows: Sequence[bytes]) -> tuple[NDArray[np.int64], Values]:
+    """Seconds of the day and values of days of one shape, a row a day."""
+    headers = [_HEADER.unpack_from(packed) for packed in rows]
+    kind, time_width, width, count = _shape(rows[0])
+    bodies = [
+        _decompressor.decompress(packed[_HEADER.size :]) if len(packed) > _HEADER.size else b"" for packed in rows
+    ]
+    body = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(rows), -1)
     cut = time_width * (count - 1)
-    seconds = np.empty(count, np.int64)
-    seconds[0] = first >> 1
-    if count > 1:
-        np.cumsum(_widen(time_width, count - 1, body[:cut]) + step, out=seconds[1:])
-        seconds[1:] += seconds[0]
-    values = np.empty(count, np.float64)
-    if kind == _WHOLE:
-        values[0] = base
-        if count > 1:
-            values[1:] = np.cumsum(_widen(width, count - 1, body[cut:])) + base
-    elif kind == _LOG:
-        grid = np.cumsum(_widen(width, count, body[cut:]))
-        np.multiply(grid + (base - 1), STEP, out=values)
-        np.exp(values, out=values)
-        values[grid == 0] = 0
+    steps = np.array([[header[5]] for header in headers])
+    seconds = np.empty((len(rows), count), np.int64)
+    seconds[:, 0] = [header[4] >> 1 for header in headers]
+    if time_width:
+        seconds[:, 1:] = _widen(time_width, count - 1, body[:, :cut])
+        seconds[:, 1:] += steps
+        np.cumsum(seconds, axis=1, out=seconds)
     else:
-        cells = np.frombuffer(body[cut:], np.uint8).reshape(4, count)
-        values[:] = np.ascontiguousarray(cells.T).view("<f4").reshape(-1)
-    return Samples(seconds.astype(np.int32), values)
+        seconds[:, 1:] = steps * np.arange(1, count) + seconds[:, :1]
+    bases = np.array([[header[6]] for header in headers])
+    if kind == _WHOLE:
+        whole = np.empty((len(rows), count), np.int64)
+        whole[:, :1] = bases
+        whole[:, 1:] = _widen(width, count - 1, body[:, cut:])
+        return seconds, np.cumsum(whole, axis=1).astype(np.float64)
+    if kind == _LOG:
+        grid = np.cumsum(_widen(width, count, body[:, cut:]), axis=1)
+        zeros = grid == 0
+        values = (grid + (bases - 1)) * STEP
+        np.exp(values, out=values)
+        values[zeros] = 0
+        return seconds, values
+    cells = np.ascontiguousarray(body[:, cut:].reshape(len(rows), 4, count).transpose(0, 2, 1))
+    return seconds, cells.view("<f4").reshape(len(rows), count).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,39 +234,48 @@ class Spans:
     p95: Values
 
 
-def spans(span: NDArray[np.int64], values: Values) -> Spans:
-    """Statistics of `values` by the number in `span`, which never falls."""
-    starts = np.flatnonzero(np.diff(span, prepend=span[0] - 1)) if len(span) else np.empty(0, np.int64)
-    n = np.diff(starts, append=len(span))
-    if not len(starts):
-        return Spans(starts, n, EMPTY.values, EMPTY.values, EMPTY.values, EMPTY.values)
-    # A row for each span and in it the values in order: the place of the percentile is known.
+def spans(moments: NDArray[Any], values: Values, width: int) -> Spans:
+    """Statistics of `values` by `moments // width`; moments never fall."""
+    if not len(moments):
+        return Spans(np.empty(0, np.int64), np.empty(0, np.int64), *[EMPTY.values] * 4)
+    edges = np.arange(int(moments[0]) // width, int(moments[-1]) // width + 1)
+    starts = np.searchsorted(moments, edges * width)
+    n = np.diff(starts, append=len(moments))
+    there = n > 0
+    span, starts, n = edges[there], starts[there], n[there]
+    ranks = np.ceil(0.95 * n).astype(np.int64) - 1
+    low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
     most = int(n.max())
-    if len(values) == most * len(starts):
-        table = np.sort(values.reshape(-1, most), axis=1)
-    elif most * len(starts) <= 4 * len(values):
-        table = np.full((len(starts), most), np.inf)
-        table[np.repeat(np.arange(len(starts)), n), np.arange(len(span)) - np.repeat(starts, n)] = values
-        table.sort(axis=1)
+    if len(values) == most * len(starts):  # no gaps: a row for each span
+        high_rank = int(ranks[0])
+        p95s = np.partition(values.reshape(-1, most), high_rank, axis=1)[:, high_rank]
     else:
-        parts = [np.sort(values[at : at + size]) for at, size in zip(starts.tolist(), n.tolist(), strict=True)]
-        return Spans(
-            span[starts],
-            n,
-            np.add.reduceat(values, starts) / n,
-            np.array([part[0] for part in parts]),
-            np.array([part[-1] for part in parts]),
-            np.array([part[math.ceil(0.95 * len(part)) - 1] for part in parts]),
+        p95s = np.array(
+            [
+                np.partition(values[at : at + size], rank)[rank]
+                for at, size, rank in zip(starts.tolist(), n.tolist(), ranks.tolist(), strict=True)
+            ]
         )
-    rows = np.arange(len(starts))
-    return Spans(
-        span[starts],
-        n,
-        np.add.reduceat(values, starts) / n,
-        table[:, 0],
-        table[rows, n - 1],
-        table[rows, np.ceil(0.95 * n).astype(np.int64) - 1],
-    )
+    return Spans(span, n, np.add.reduceat(values, starts) / n, low, high, p95s)
+
+
+def often(packed: bytes) -> bool:
+    """Whether more than one sample a minute is likely; reads the header only."""
+    _, time_width, _, _, _, step, _ = _HEADER.unpack_from(packed)
+    return bool(step < 60 or time_width > 1)
+
+
+def thinned(samples: Samples, last: bool) -> tuple[Samples, Samples | None, Samples | None]:
+    """One sample a minute at its full minute: the mean, and lowest and highest when a minute had several; with `last`
+    the last of the minute instead, for what has no mean.
+    """
+    found = spans(samples.seconds, samples.values, 60)
+    seconds = (found.span * 60).astype(np.int32)
+    if last:
+        return Samples(seconds, samples.values[np.cumsum(found.n) - 1]), None, None
+    if (found.low == found.high).all():
+        return Samples(seconds, found.mean), None, None
+    return Samples(seconds, found.mean), Samples(seconds, found.low), Samples(seconds, found.high)
 
 
 def sketch(values: Values) -> bytes:
@@ -253,7 +302,8 @@ def sketch_p95(sketches: list[bytes]) -> float | None:
     for one in sketches:
         least, width = _SKETCH_HEADER.unpack_from(one)
         body = _decompressor.decompress(one[_SKETCH_HEADER.size :])
-        for at, number in enumerate(_widen(width, len(body) // width, body).tolist()):
+        numbers = _widen(width, len(body) // width, np.frombuffer(body, np.uint8).reshape(1, -1))[0]
+        for at, number in enumerate(numbers.tolist()):
             if number:
                 counts[least + at] = counts.get(least + at, 0) + number
     rank = math.ceil(0.95 * sum(counts.values()))
@@ -265,6 +315,12 @@ def sketch_p95(sketches: list[bytes]) -> float | None:
     return None
 
 
+@cache
+def _cell(dtype: str) -> np.dtype[Any]:
+    """One element with its length before it."""
+    return np.dtype([("size", ">i4"), ("value", dtype)])
+
+
 def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     """The elements of a one-dimensional PostgreSQL array in binary form as float64, NaN where null.
 
@@ -273,9 +329,8 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     if len(packed) <= 12:
         return EMPTY.values
     count = int.from_bytes(packed[12:16], "big")
-    size = np.dtype(dtype).itemsize
-    cell = np.dtype([("size", ">i4"), ("value", dtype)])
-    if len(packed) == 20 + count * (4 + size):  # no nulls
+    cell = _cell(dtype)
+    if len(packed) == 20 + count * cell.itemsize:  # no nulls
         return np.frombuffer(packed, cell, count, 20)["value"].astype(np.float64)
     values, at = np.full(count, np.nan), 20
     one = struct.Struct({">f4": ">f", ">i8": ">q", ">i2": ">h", "?": ">?"}[dtype])
@@ -289,8 +344,8 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
 
 
 def binary_array(values: NDArray[Any], dtype: str, oid: int) -> bytes:
-    """A one-dimensional array without nulls as PostgreSQL reads it; `dtype` as in `array_values`."""
-    size = np.dtype(dtype).itemsize
-    cells = np.empty(len(values), np.dtype([("size", ">i4"), ("value", dtype)]))
-    cells["size"], cells["value"] = size, values
+    """A one-dimensional array without nulls as PostgreSQL reads it, beginning at 1; `dtype` as in `array_values`."""
+    cell = _cell(dtype)
+    cells = np.empty(len(values), cell)
+    cells["size"], cells["value"] = cell.itemsize - 4, values
     return struct.pack(">5i", 1, 0, oid, len(values), 1) + cells.tobytes()

@@ -219,7 +219,7 @@ class _Days:
             self.sketches.append(constant_sketch(samples.value, samples.count))
             return
         values = samples.values
-        found = spans((samples.seconds // 3600).astype(np.int64), values)
+        found = spans(samples.seconds, values, 3600)
         self.n[at], self.sum[at] = len(values), values.sum()
         self.low[at], self.high[at], self.p95[at] = found.low.min(), found.high.max(), p95(values)
         for name, numbers in zip(hours, (found.n, found.mean, found.low, found.high, found.p95), strict=True):
@@ -363,16 +363,20 @@ async def recompute(
 
 
 async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_marks: bool = False) -> list[DirtyHour]:
-    """Remove up to `limit` due marks within the current transaction; marks that another transaction holds are left.
+    """Remove the `limit` marks that are due longest within the current transaction, and with them all due marks of the
+    same days, so that a day is not written once an hour; marks that another transaction holds are left.
 
-    With `all_marks` also the open hour's, that are not due yet.
+    With `all_marks` also those that are not due yet.
     """
     rows = await connection.execute(
-        "delete from rollup_dirty d using (select device_id, type, hour from rollup_dirty"
-        " where %s or due <= now() order by due, device_id, type, hour limit %s for update skip locked) t"
+        "with day as (select distinct device_id, type, date_trunc('day', hour, 'UTC') as begin from"
+        "  (select * from rollup_dirty where %(all)s or due <= now() order by due limit %(limit)s) as first)"
+        " delete from rollup_dirty d using (select m.device_id, m.type, m.hour from day join rollup_dirty m"
+        "  on m.device_id = day.device_id and m.type = day.type and m.hour >= day.begin"
+        "  and m.hour < day.begin + interval '24 hours' where %(all)s or m.due <= now() for update of m skip locked) t"
         " where (d.device_id, d.type, d.hour) = (t.device_id, t.type, t.hour)"
         " returning d.tenant_id, d.device_id, d.type, d.hour",
-        [all_marks, limit],
+        {"all": all_marks, "limit": limit},
     )
     return [DirtyHour(*row) async for row in rows]
 

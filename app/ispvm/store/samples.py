@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ispvm.store.columns import LATE, array_columns, columns, table
-from ispvm.store.packing import DAY_SECONDS, Samples, unpack
+from ispvm.store.packing import DAY_SECONDS, Samples, unpack_days
 from ispvm.store.pool import Connection
 from ispvm.store.rollup import UTILIZATION, merge_stretches, utilization
 
@@ -77,30 +76,21 @@ async def read_samples(connection: Connection, subject: Subject, metric: str, st
 async def _packed(connection: Connection, subject: Subject, metric: str, start: datetime, end: datetime) -> Track:
     parameters = {"entity": subject.id, "metric": metric, "from": start.date(), "to": end.date()}
     rows = await connection.execute(DAYS_OF, parameters, binary=True)
-    parts: list[tuple[NDArray[Any], ...]] = []
+    mean: list[tuple[int, bytes]] = []
+    low: list[tuple[int, bytes]] = []
+    high: list[tuple[int, bytes]] = []
     resets: list[int] = []
     late: list[int] = []
-    minutes = False
-    async for day, packed, low, high, reset, stretches in rows:
-        midnight = day * DAY_SECONDS
-        samples = unpack(packed)
-        mean = samples.values
-        parts.append(
-            (
-                samples.seconds + np.int64(midnight),
-                mean,
-                unpack(low).values if low else mean,
-                unpack(high).values if high else mean,
-            )
-        )
-        minutes |= low is not None
-        resets += [midnight + second for second in reset or ()]
-        late += [midnight + second for second in stretches or ()]
-    if not parts:
-        nothing = np.empty(0)
-        return Track(np.empty(0, np.int64), nothing, nothing, nothing, [], [])
-    seconds, mean, low, high = (np.concatenate([part[at] for part in parts]) for at in range(4))
-    return Track(seconds, mean, low, high, resets, late, minutes)
+    async for day, samples, lowest, highest, reset, stretches in rows:
+        mean.append((day, samples))
+        low.append((day, lowest or samples))
+        high.append((day, highest or samples))
+        resets += [day * DAY_SECONDS + second for second in reset or ()]
+        late += [day * DAY_SECONDS + second for second in stretches or ()]
+    seconds, values = unpack_days(mean)
+    if low == mean:
+        return Track(seconds, values, values, values, resets, late)
+    return Track(seconds, values, unpack_days(low)[1], unpack_days(high)[1], resets, late, minutes=True)
 
 
 @cache
@@ -148,17 +138,12 @@ def _joined(one: Track, newer: Track) -> Track:
     order = np.argsort(seconds, kind="stable")
     ordered = seconds[order]
     keep = order[np.append(ordered[1:] != ordered[:-1], True)]
-    columns_ = [np.concatenate((getattr(one, n), getattr(newer, n)))[keep] for n in ("values", "low", "high")]
-    moments = [*newer.late[::2], *newer.late[1::2]]
-    return Track(
-        seconds[keep],
-        columns_[0],
-        columns_[1],
-        columns_[2],
-        sorted({*one.resets, *newer.resets}),
-        merge_stretches(one.late, moments),
-        one.minutes,
-    )
+    mean = np.concatenate((one.values, newer.values))[keep]
+    low, high = mean, mean
+    if one.minutes:
+        low, high = np.concatenate((one.low, newer.low))[keep], np.concatenate((one.high, newer.high))[keep]
+    late = merge_stretches(one.late, [*newer.late[::2], *newer.late[1::2]])
+    return Track(seconds[keep], mean, low, high, sorted({*one.resets, *newer.resets}), late, one.minutes)
 
 
 def _used(rx: Track, tx: Track, capacity_bps: int) -> Track:
@@ -175,12 +160,7 @@ def _used(rx: Track, tx: Track, capacity_bps: int) -> Track:
 
 def _cut(track: Track, start: float, end: float) -> Track:
     first, last = np.searchsorted(track.seconds, [start, end])
-    return Track(
-        track.seconds[first:last],
-        track.values[first:last],
-        track.low[first:last],
-        track.high[first:last],
-        [second for second in track.resets if start <= second < end],
-        track.late,
-        track.minutes,
-    )
+    mean = track.values[first:last]
+    low, high = (track.low[first:last], track.high[first:last]) if track.minutes else (mean, mean)
+    resets = [second for second in track.resets if start <= second < end]
+    return Track(track.seconds[first:last], mean, low, high, resets, track.late, track.minutes)

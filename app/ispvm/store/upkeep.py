@@ -8,10 +8,13 @@ from datetime import datetime, time, timedelta
 
 import psycopg
 import structlog
+from ispvm_contract.registry import registry
+from psycopg import sql
 
 from ispvm import logs
 from ispvm.settings import Settings
 from ispvm.store.columns import landing_types, table
+from ispvm.store.packing import often, pack, thinned, unpack
 
 log = structlog.get_logger("ispvm.upkeep")
 # A ledger entry is needed as long as an agent may repeat its batch: its spool keeps a week by default.
@@ -30,7 +33,7 @@ def in_window(window: str, now: time) -> bool:
 
 
 def upkeep(settings: Settings, *, now: bool = False) -> bool:
-    """Drop what retention no longer keeps.
+    """Drop what retention no longer keeps, and turn samples older than raw retention into minute means.
 
     Returns whether anything changed.
     """
@@ -49,6 +52,7 @@ def upkeep(settings: Settings, *, now: bool = False) -> bool:
             )
         connection.execute("select set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
         changed = _retention(connection, settings)
+        changed |= _thin(connection, settings.retention.raw_days)
         connection.execute("insert into upkeep_run (ended_at) values (now())")
         connection.execute("delete from upkeep_run where ended_at < now() - interval '400 days'")
     return changed
@@ -102,3 +106,52 @@ def _drop(connection: psycopg.Connection, name: str, chunk: str, begin: datetime
         return False
     log.info("dropped", table=name, chunk=chunk, until=end.isoformat())
     return True
+
+
+def _thin(connection: psycopg.Connection, days: int) -> bool:
+    """Samples older than raw retention become minute means, a chunk at a time, once."""
+    chunks = connection.execute(
+        "select c.chunk_schema, c.chunk_name from timescaledb_information.chunks c"
+        " where c.hypertable_name = 'sample_day' and c.range_end < now() - make_interval(days => %s)"
+        " and not exists (select from upkeep_thinned t where t.chunk = c.chunk_name) order by c.range_end",
+        [days],
+    ).fetchall()
+    changed = False
+    for schema, chunk in chunks:
+        name = sql.Identifier(schema, chunk)
+        try:
+            rows = _thin_chunk(connection, name)
+            if rows:  # nothing is written into it any more: only a rewrite gives the room back
+                connection.execute(sql.SQL("vacuum (full, analyze) {}").format(name))
+        except psycopg.errors.LockNotAvailable:
+            log.warning("a chunk is in use; its samples become minute means next time", chunk=chunk)
+            continue
+        connection.execute("insert into upkeep_thinned (chunk) values (%s) on conflict do nothing", [chunk])
+        log.info("minute means", chunk=chunk, rows=rows)
+        changed |= rows > 0
+    connection.execute(
+        "delete from upkeep_thinned t"
+        " where not exists (select from timescaledb_information.chunks c where c.chunk_name = t.chunk)"
+    )
+    return changed
+
+
+def _thin_chunk(connection: psycopg.Connection, chunk: sql.Identifier) -> int:
+    """Returns how many rows had more than one sample a minute."""
+    metrics = {
+        number: registry().metrics[name]
+        for number, name in connection.execute("select id, name from metric")
+        if name in registry().metrics
+    }
+    update = sql.SQL("update {} set samples = %b, low = %b, high = %b where ctid = %s").format(chunk)
+    thin = 0
+    with connection.transaction(), connection.cursor() as writer, connection.cursor("rows", binary=True) as reader:
+        query = sql.SQL("select ctid::text, metric_id, samples from {} where low is null for update")
+        for ctid, metric, packed in reader.execute(query.format(chunk)):
+            if metric not in metrics or not often(packed):
+                continue
+            kind = metrics[metric].type
+            parts = thinned(unpack(packed), last=kind in ("counter", "enum"))
+            writer.execute(update, [*(part and pack(part, kind != "gauge") for part in parts), ctid])
+            thin += 1
+    return thin

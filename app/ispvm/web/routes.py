@@ -31,6 +31,7 @@ from ispvm.web.auth import (
     new_secret,
     set_session,
 )
+from ispvm.web.more import more
 from ispvm.web.page import NotFoundError, PageUser, page, page_user
 from ispvm.web.topology import HEIGHT, WIDTH, lay_out
 
@@ -146,6 +147,7 @@ async def _device(request: Request, user: User, device_id: UUID, port: str | Non
             "bgp": await sessions(connection, device.id, "bgp_peer", now),
             "ospf": await sessions(connection, device.id, "ospf_neighbor", now),
             "events": await _recent_events(connection, device.id),
+            "more": await more(connection, device.id, device.values, now),
         }
     busiest = max(ports, key=lambda p: p.utilization_pct or 0, default=None)
     chosen = next((p for p in ports if p.key == port), busiest)

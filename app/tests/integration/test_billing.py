@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from feeder import Feeder
 from ispvm.inventory import tenants
+from ispvm.reports.billing import packed_until
 from server_world import World
 
 ROUTER, PORT = "EDGE-NTH-1", "sfp28-1"
@@ -88,20 +89,23 @@ async def test_the_report_equals_the_percentile_worked_out_by_hand(world: World)
 async def test_a_table_of_all_uplinks(world: World) -> None:
     now = world.now()
     feeder = world.feeder
-    batch = feeder.batch([now - timedelta(minutes=m) for m in (20, 19, 18)], sent_at=now)
+    seen = packed_until(now) - timedelta(hours=1)
+    month = seen.strftime("%Y-%m")
+    batch = feeder.batch([seen + timedelta(minutes=m) for m in (20, 21, 22)], sent_at=now)
     assert batch.inventory_patch
     for entity in batch.inventory_patch.entities:
         if entity.entity_type == "interface" and entity.key == PORT:
             entity.attributes["comment"] = '=HYPERLINK("x"), "quoted"'
     await world.sent(batch)
     await world.rolled_up()
-    answer = await world.get("/api/v1/reports/p95.csv")
+    answer = await world.get("/api/v1/reports/p95.csv", month=month)
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert answer.headers["Content-Disposition"].startswith('attachment; filename="p95-')
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     wanted = {(d.name, p.key) for d in world.seed.devices for p in d.interfaces if "uplink:true" in p.tags}
     assert {(row["router"], row["interface"]) for row in rows} == wanted
-    found = await report(world)
+    found = await report(world, month=month)
+    assert all(line.billable_bps for line in found.lines)
     assert [round(line.billable_bps or 0) for line in found.lines] == [int(row["billable_bps"] or 0) for row in rows]
     (row,) = [row for row in rows if (row["router"], row["interface"]) == (ROUTER, PORT)]
     assert row["comment"].startswith("'=HYPERLINK")

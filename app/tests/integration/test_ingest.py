@@ -9,7 +9,9 @@ from uuid import uuid4
 import httpx
 import msgspec
 import psycopg
+import pytest
 from feeder import AGENT, HEADERS, encode, ms
+from ispvm.ingest.routes import Gate
 from ispvm.inventory.agents import enroll, listing, revoke
 from ispvm.server import create_app
 from ispvm_contract.identity import set_id
@@ -210,6 +212,37 @@ async def test_a_saturated_pool_says_when_to_come_back(world: World) -> None:
     assert {a.status_code for a in answers} == {503}
     assert all(int(a.headers["Retry-After"]) > 0 and a.json()["field"] == "server" for a in answers)
     assert (await world.send(world.feeder.batch([world.now()]))).status_code == 200
+
+
+async def test_no_more_batches_are_in_hand_at_once_than_the_limit(world: World) -> None:
+    batch = world.feeder.batch([world.now()])
+    gate: Gate = world.app.state.gate
+    assert gate.limit == 2 * world.settings.database.pool_size
+    gate.inside = gate.limit
+    answer = await world.send(batch)
+    assert (answer.status_code, answer.json()["field"]) == (429, "server")
+    assert f"the limit is {gate.limit}" in answer.json()["problem"]
+    assert int(answer.headers["Retry-After"]) > 0
+    gate.inside = 0
+    assert world.count("ingest_batch") == 0
+    assert (await world.send(batch)).status_code == 200
+    assert (await world.send(Batch(1, uuid4(), 1 << 62, AGENT))).status_code == 422
+    assert gate.inside == 0
+
+
+async def test_a_batch_that_the_database_cannot_take_in_time_comes_back_later(
+    world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ispvm.ingest.routes.STATEMENT_MS", 200)
+    batch = world.feeder.batch([world.now()])
+    with owner.transaction():
+        owner.execute("lock table latest_poll")
+        answer = await world.send(batch)
+    assert (answer.status_code, answer.json()["field"]) == (503, "server")
+    assert answer.json()["problem"] == "the database did not answer in time"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert world.count("poll_device") == world.count("ingest_batch") == 0
+    assert (await world.sent(batch))["status"] == "stored"
 
 
 async def test_heartbeat_and_states(world: World) -> None:

@@ -73,14 +73,14 @@ def server(settings: Settings, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.timeout(300)
 def test_killed_at_random_points_nothing_is_lost_or_doubled(settings: Settings, server: Server, tmp_path: Path) -> None:
-    fleet, token = Fleet(f"k{secrets.token_hex(5)}", 10, interfaces=5), secrets.token_urlsafe(24)
+    fleet, token = Fleet(f"k{secrets.token_hex(5)}", 10, 5, interval_s=1), secrets.token_urlsafe(24)
     seed = tmp_path / "seed.json"
     seed.write_bytes(msgspec.json.encode(fleet.seed()))
     apply(settings, seed)
     enroll(settings, fleet.tenant, "bench", ["pop"], hashlib.sha256(token.encode()).hexdigest())
-    begin = int(time.time()) // 86400 * 86400 - 10 * 86400
+    begin = int(time.time()) - 20 * 3600  # each batch a second of the past
     sender = Sender(fleet, token, server.connection, begin)
-    for batch in fleet.introduction(begin - 86400):
+    for batch in fleet.introduction(begin - 3600):
         with closing(server.connection()) as peer:
             assert sender.attempt(peer, encode(batch)) == 200
 

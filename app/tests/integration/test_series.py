@@ -14,6 +14,7 @@ from ispvm.series.query import find_entity
 from ispvm.store.packing import STEP
 from ispvm.store.pool import transaction
 from ispvm.store.samples import DAYS_OF, _landing
+from ispvm.store.upkeep import upkeep
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, Poll
 from server_world import World
@@ -143,6 +144,34 @@ async def test_older_than_its_samples_a_range_comes_from_hours_or_days(world: Wo
     same(weeks, expected(values, weeks.step_s), 0.005)
 
 
+async def test_samples_older_than_raw_retention_become_minute_means_once(
+    world: World, owner: psycopg.Connection
+) -> None:
+    end = world.now().replace(hour=0, minute=0, second=0) - timedelta(days=20)
+    times = [end - timedelta(seconds=s) for s in range(7200, 0, -20)]
+    values = await fed(world, times, 20)
+    await world.rolled_up()
+    owner.execute("delete from upkeep_thinned")
+    strict = msgspec.structs.replace(
+        world.settings, retention=msgspec.structs.replace(world.settings.retention, raw_days=7)
+    )
+    upkeep(strict, now=True)
+    series = await read(world, times[0], end, 600)
+    assert (series.resolution, series.step_s, series.p95_from) == ("1m", 30, "minute means")
+    wanted = expected(values, 60)
+    for at, *found in zip(series.t, series.avg, series.min, series.max, strict=True):
+        if at in wanted:
+            # packed as samples, then as means
+            assert found == [pytest.approx(value, rel=2 * PACKED) for value in wanted[at][:3]]
+    assert {at for at, value in zip(series.t, series.avg, strict=True) if value is not None} == set(wanted)
+    errors = await read(world, times[0], end, 600, metric="interface.rx_errors_total")
+    assert set(errors.avg) == {0.0, None}
+    thin = "select max(length(samples)) from sample_day where low is not null"
+    before = owner.execute(thin).fetchone()
+    upkeep(strict, now=True)
+    assert owner.execute(thin).fetchone() == before
+
+
 DAYS = """select entity_id, metric_id, day, xmin from rollup_1d
 where tenant_id = (select id from tenant where key = %s) and day <> %s"""
 
@@ -237,7 +266,7 @@ REFUSED: list[tuple[dict[str, object], int, str]] = [
     ({"key": "ether1", "metric": "device.cpu_pct"}, 404, "device"),
     ({"device": "not-a-uuid"}, 422, "device"),
     ({"from": "2030-01-02", "to": "2030-01-01"}, 422, "from"),
-    ({"from": "1999-01-01"}, 422, "from"),
+    ({"from": "1999-01-01"}, 422, "max_range_days"),
     ({"from": "2200-01-01", "to": "2199-01-01"}, 422, "from"),
     ({"to": "2090-01-01", "from": "2089-12-01"}, 422, "to"),
     ({"from": "yesterday"}, 422, "from"),

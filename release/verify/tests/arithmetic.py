@@ -31,13 +31,15 @@ def ed25519(module: types.ModuleType, rounds: int) -> None:
         longer = int.from_bytes(signature[32:], "little") + LAST
         assert not module.ed25519(public, message, signature[:32] + longer.to_bytes(32, "little"))
         assert not module.ed25519(public, message, signature + b"x")
+        assert not module.ed25519(public, message, signature + b"\0")
     # The neutral point as a key makes any R = sB good: only its encodings differ in whether they are allowed.
-    base = Ed25519PrivateKey.from_private_bytes(bytes(32))
-    del base
+    assert module._ed_point((2).to_bytes(32, "little")) is None
     neutral = (1).to_bytes(32, "little")
     zero = neutral + bytes(32)
     assert module.ed25519(neutral, b"", zero)
     assert not module.ed25519((2**255 - 19 + 1).to_bytes(32, "little"), b"", zero)  # y is not reduced
+    # y = p is 0 that is not reduced: a point of order 4, under which every fourth message has this signature
+    assert not any(module.ed25519((2**255 - 19).to_bytes(32, "little"), bytes(n), zero) for n in range(32))
     assert not module.ed25519((1 | 1 << 255).to_bytes(32, "little"), b"", zero)  # x = 0 with a sign
     assert not module.ed25519((2).to_bytes(32, "little"), b"", zero)  # no x for this y
     assert not module.ed25519(neutral, b"", neutral + LAST.to_bytes(32, "little"))  # s is not reduced

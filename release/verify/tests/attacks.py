@@ -256,6 +256,8 @@ class Lab:
             "signatures/attestations/UPPER/SHA256SUMS",
             "signatures/tuf/x.json",
             "new\nline",
+            "es\x1b[2Jcape",
+            r"back\033[2Jslash",
             "tab\there",
             "caf\u00e9",
             "\udcff",
@@ -955,6 +957,8 @@ class Lab:
             add(f"{number} attestations", "good", nothing, "--attestations", number, says="bookworm trixie")
         add("the expired one, accepted", "expired", nothing, *reason, says="STALE, accepted: no way out of the bunker")
         add("the expired one, accepted and recorded", "expired", nothing, *reason, *use, "--record", says="STALE")
+        signs = r"a \n reason \033[2J \\ with signs % $HOME `id`"
+        add("a reason with signs", "expired", nothing, "--accept-stale", signs, *use, "--record", says=signs)
         add("test key allowed", "test", nothing, "--allow-test-key", key=False, says="proves nothing")
         add(
             "test key and its fingerprint",

@@ -116,11 +116,11 @@ def test_each_tool_alone_refuses_a_changed_manifest_and_a_changed_file(
 ) -> None:
     _, keys = signed
     check = f"./verify.sh --fingerprint {keys.fingerprint()} --with {tool} || echo it failed"
-    for change, code in (("sed -i 1s/./x/ SHA256SUMS", "bad-signature"), ("echo >> install", "changed-file"),
+    for change, code in (("sed -i 1s/./x/ SHA256SUMS", "bad-signature"), ("sed -i 1s/./X/ install", "changed-file"),
                          ("echo > extra", "extra-file"), ("rm docs/install.md", "missing-file")):  # fmt: skip
         said = machine(
             "ssh", host, "--",
-            f"rm -rf /root/c && cp -a /root/ispvm-1.4.0 /root/c && cd /root/c && {change} && {check}; rm -rf /root/c",
+            f"rm -rf /root/c && cp -al /root/ispvm-1.4.0 /root/c && cd /root/c && {change} && {check}; rm -rf /root/c",
         )  # fmt: skip
         assert f"REFUSED  {code}" in said, said
         assert "it failed" in said

@@ -23,6 +23,8 @@ def test_every_attack_is_caught_by_both_for_the_same_reason(lab: Lab, home: Path
     codes = set()
     for case, python, shell in both(prepare(lab, cases, home / "attacks")):
         codes.add(python.code)
+        # no file name reaches the terminal as it is
+        assert not re.search(r"[^\n -~]", python.report + shell.report), case.name
         if python.exit != 1 or not python.same(shell) or (case.code and python.code != case.code):
             wrong.append(f"{case.name} ({case.code}): verify.py {python.exit} {python.report[-300:]}")
             wrong.append(f"    verify.sh {shell.exit} {shell.report[-300:]}")

@@ -51,10 +51,10 @@ create index rollup_1d_top on rollup_1d (tenant_id, metric_id, day, entity_id) i
 
 -- Packed bytes do not shrink further and are read as they lie: kept in the row, not beside it. Arrays are compressed.
 alter table sample_day alter samples set storage external, alter low set storage external, alter high set storage external;
-alter table sample_day set (toast_tuple_target = 8160);
+alter table sample_day set (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0.05);
 alter table rollup_1d alter hour_n set storage main, alter hour_mean set storage main, alter hour_min set storage main,
     alter hour_max set storage main, alter hour_p95 set storage main, alter sketch set storage main;
-alter table rollup_1d set (toast_tuple_target = 128);
+alter table rollup_1d set (toast_tuple_target = 128, autovacuum_vacuum_scale_factor = 0.05);
 
 create view rollup_1h with (security_invoker = true) as
 select r.tenant_id, r.entity_id, r.metric_id, r.day,
@@ -69,8 +69,13 @@ grant select on sample_day, rollup_1d, rollup_1h to ispvm;
 grant insert, update on sample_day, rollup_1d to ispvm_worker;
 grant select on rollup_1h to ispvm_worker;
 
--- When upkeep ran.
+-- When upkeep ran, and which chunks of sample_day already hold minute means.
 create table upkeep_run (
     id integer generated always as identity primary key,
     ended_at timestamptz not null
+);
+
+create table upkeep_thinned (
+    chunk name primary key,
+    at timestamptz not null default now()
 );

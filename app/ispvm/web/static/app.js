@@ -46,6 +46,19 @@
   };
   const upwards = { range: (_, low, high) => [0, (high || 1) * 1.08] };
 
+  // Stretches of the plot that an agent sent long after it took the samples: shaded, under the lines.
+  const shades = (series) => (u) => {
+    const { ctx, bbox } = u;
+    ctx.save();
+    ctx.fillStyle = colour("--late");
+    for (const at of series.late) {
+      const left = Math.max(bbox.left, u.valToPos(series.t[at], "x", true));
+      const right = Math.min(bbox.left + bbox.width, u.valToPos(series.t[at] + series.step_s, "x", true));
+      if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    }
+    ctx.restore();
+  };
+
   // Lines over the plot: { at } upright at a time, { level, label } across at a value.
   const marks = (list) => (u) => {
     const { ctx, bbox } = u;
@@ -118,7 +131,7 @@
         cursor: { drag: { x: false, y: false } },
         scales: { x: { min: now - this.seconds, max: now }, y: upwards },
         axes: axes(times),
-        hooks: { draw: [marks(rx.resets.map((at) => ({ at: rx.t[at] + rx.step_s / 2, stroke: colour("--degraded") })))] },
+        hooks: { drawClear: [shades(rx)], draw: [marks(rx.resets.map((at) => ({ at: rx.t[at] + rx.step_s / 2, stroke: colour("--degraded") })))] },
         series: [
           { label: "Time", value: (_, t) => t == null ? "–" : full.format(new Date(t * 1000)) },
           { ...line, label: "In", stroke: colour("--in"), fill: colour("--in-fill"), width: 1.6 },
@@ -132,6 +145,7 @@
       if (rx.resolution !== "raw") parts.push(`from ${rx.resolution} rollups`);
       if (gaps) parts.push(`${gaps} without data`);
       if (rx.resets.length) parts.push(`${rx.resets.length} counter reset${rx.resets.length > 1 ? "s" : ""} (dashed)`);
+      if (rx.late.length) parts.push("sent later by the agent (shaded)");
       if (!known.length) parts.push("nothing was measured in this range");
       this.note.textContent = parts.join(" · ");
     }
