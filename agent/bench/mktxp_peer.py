@@ -60,7 +60,7 @@ def main() -> None:
                 yield from handler.collect_sync()
 
         page = Page(auto_describe=False)
-        page.register(Scrape())  # type: ignore[arg-type]
+        page.register(Scrape())
         taken = []
         for number in range(rounds + 1):
             wall, used = time.perf_counter(), time.process_time()

@@ -12,7 +12,7 @@ import pytest
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
-import soak  # type: ignore[import-untyped]  # noqa: E402 - the directory of the benchmarks is no package
+import soak  # noqa: E402 - the directory of the benchmarks is no package
 
 
 def test_an_outage_is_replayed_with_kills_of_both_sides() -> None:
