@@ -132,7 +132,8 @@ def compare(port: int, routers: int, rounds: int, ours: tuple[float, float]) -> 
     """The same polls by MKTXP."""
     python = Path(__file__).parents[2] / ".cache/bench/bin/python"
     for kind in ("stock", "nodelay"):
-        command: list[str | Path] = [python, Path(__file__).parent / "mktxp_peer.py", str(port), str(routers), str(rounds), kind]
+        peer = Path(__file__).parent / "mktxp_peer.py"
+        command: list[str | Path] = [python, peer, str(port), str(routers), str(rounds), kind]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603
         rounds_taken = json.loads(done.stdout)
         wall, used = (statistics.median(one[place] for one in rounds_taken) / routers for place in (0, 1))
