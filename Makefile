@@ -77,15 +77,24 @@ bench-tools: bootstrap
 wheelhouse: bootstrap  ## build the wheels that hosts install from
 	@$(PYTHON) ci/build.py
 
+# a tag says v1.2.3, the file VERSION 1.2.3; `make release` refuses when the two differ
+NUMBER = $(patsubst v%,%,$(or $(VERSION),$(file < VERSION)))
+BUNDLE ?= dist/release/ispvm-$(NUMBER)
 .PHONY: release
-release: bootstrap  ## build VERSION as an unsigned release tree and archive in dist/release
-	@$(PYTHON) -m release.build --version "$(VERSION)" $(if $(DEV),--dev)
+release: bootstrap  ## build VERSION (default: that of the file) as an unsigned tree and archive in dist/release
+	@$(PYTHON) -m release.build --version "$(NUMBER)" $(if $(DEV),--dev)
+
+.PHONY: gates
+gates: bootstrap  ## look for known vulnerabilities, secrets and weak settings in an unsigned BUNDLE
+	@$(PYTHON) -m release.gates vulnerabilities "$(BUNDLE)/sbom/ispvm.cdx.json"
+	@$(PYTHON) -m release.gates secrets "$(BUNDLE)"
+	@$(PYTHON) -m release.gates misconfiguration "$(BUNDLE)"
 
 KEYS ?= .cache/release-keys
 .PHONY: sign
 sign: bootstrap  ## sign the release tree of VERSION with KEYS=DIR and pack it again; without KEYS, with a test key
 	@[ -d "$(KEYS)" ] || $(PYTHON) -m release.sign keys --test "$(KEYS)"
-	@$(PYTHON) -m release.sign "dist/release/ispvm-$(VERSION)" --keys "$(KEYS)" --pack
+	@$(PYTHON) -m release.sign "dist/release/ispvm-$(NUMBER)" --keys "$(KEYS)" --pack
 
 .PHONY: reproduce
 reproduce: bootstrap  ## build the release twice in ten different surroundings (EACH=1: once for each) and compare every byte

@@ -165,7 +165,7 @@ async def heartbeat(request: Request) -> Response:
         await connection.execute(
             "update agent set version = %s, capabilities = %s, started_at = %s, last_heartbeat = %s,"
             " clock_error_s = %s, clock_synchronised = %s, buffer_depth = %s, buffer_bytes = %s, oldest_buffered = %s,"
-            " dropped_batches = %s where id = %s",
+            " dropped_batches = %s, refused_batches = %s where id = %s",
             [
                 message.agent.version,
                 message.agent.capabilities,
@@ -177,6 +177,7 @@ async def heartbeat(request: Request) -> Response:
                 message.buffer_bytes,
                 oldest,
                 message.dropped_batches,
+                message.refused_batches,
                 sender.id,
             ],
         )
@@ -201,6 +202,9 @@ async def _routers(connection: Connection, sender: Sender, message: Heartbeat, n
             r.poll_ms,
             r.bytes_per_poll,
             Jsonb(r.disabled_collectors),
+            r.ms_per_minute,
+            r.bytes_per_minute,
+            r.slowed,
             now,
         )
         for at, r in enumerate(message.routers)
@@ -210,10 +214,12 @@ async def _routers(connection: Connection, sender: Sender, message: Heartbeat, n
     async with connection.cursor() as cursor:
         await cursor.executemany(
             "insert into agent_router (device_id, tenant_id, agent_id, state, detail, last_good, poll_ms,"
-            " bytes_per_poll, disabled_collectors, at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " bytes_per_poll, disabled_collectors, ms_per_minute, bytes_per_minute, slowed, at)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " on conflict (device_id) do update set agent_id = excluded.agent_id, state = excluded.state,"
             " detail = excluded.detail, last_good = excluded.last_good, poll_ms = excluded.poll_ms,"
             " bytes_per_poll = excluded.bytes_per_poll, disabled_collectors = excluded.disabled_collectors,"
-            " at = excluded.at",
+            " ms_per_minute = excluded.ms_per_minute, bytes_per_minute = excluded.bytes_per_minute,"
+            " slowed = excluded.slowed, at = excluded.at",
             known,
         )

@@ -44,6 +44,7 @@ class Agent:
     clock_synchronised: bool | None
     buffer_depth: int
     dropped_batches: int
+    refused_batches: int
     revoked: bool
     sites: list[int]
 
@@ -203,7 +204,7 @@ async def read_devices(
     """Routers (or one) with values and state, and all agents, of the transaction's tenant."""
     agents_cursor = await connection.cursor(row_factory=class_row(Agent)).execute(
         "select a.id, name, version, last_heartbeat, last_batch, clock_error_s, clock_synchronised, buffer_depth,"
-        " dropped_batches, revoked_at is not null as revoked,"
+        " dropped_batches, refused_batches, revoked_at is not null as revoked,"
         " array(select site_id from agent_site s where s.agent_id = a.id) as sites"
         " from agent a where tenant_id = current_tenant() order by name limit %(agents)s",
         LIMITS,

@@ -138,7 +138,8 @@ class AgentOut(BaseModel):
     version: str | None
     last_heartbeat: datetime | None
     buffer_depth: int
-    dropped_batches: int
+    dropped_batches: int = Field(description="lost by the agent")
+    refused_batches: int = Field(description="set aside by the agent because this server will never take them")
     clock_error_s: float | None
 
 
@@ -262,6 +263,7 @@ def _agent(agent: Agent, now: datetime) -> AgentOut:
         last_heartbeat=agent.last_heartbeat,
         buffer_depth=agent.buffer_depth,
         dropped_batches=agent.dropped_batches,
+        refused_batches=agent.refused_batches,
         clock_error_s=agent.clock_error_s,
     )
 

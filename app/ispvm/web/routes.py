@@ -128,6 +128,15 @@ async def _sparklines(connection: Connection, device: int) -> dict[int, list[tup
     return lines
 
 
+async def _polling(connection: Connection, device: int) -> dict[str, Any] | None:
+    """What polling costs the router, and what cannot be collected from it and why; None before the first heartbeat."""
+    cursor = await connection.cursor(row_factory=dict_row).execute(
+        "select ms_per_minute, bytes_per_minute, slowed, disabled_collectors from agent_router where device_id = %s",
+        [device],
+    )
+    return await cursor.fetchone()
+
+
 async def _device(request: Request, user: User, device_id: UUID, port: str | None) -> dict[str, Any]:
     now = datetime.now(UTC)
     async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
@@ -147,6 +156,7 @@ async def _device(request: Request, user: User, device_id: UUID, port: str | Non
             "bgp": await sessions(connection, device.id, "bgp_peer", now),
             "ospf": await sessions(connection, device.id, "ospf_neighbor", now),
             "events": await _recent_events(connection, device.id),
+            "polling": await _polling(connection, device.id),
             "more": await more(connection, device.id, device.values, now),
         }
     busiest = max(ports, key=lambda p: p.utilization_pct or 0, default=None)
