@@ -16,6 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from release.sbom.signature import sign_document
 from release.sign import formats, metadata
 from release.sign.keys import TEST_MARK, Keys, SigningError
 from release.verify import verify
@@ -96,10 +99,21 @@ def sign(tree: Path, keys: Keys) -> None:
     (folder / "SHA256SUMS.sshsig").write_text(formats.ssh(keys.ed25519("ssh"), message))
     (folder / "SHA256SUMS.asc").write_text(pgp.detached(message, when))
     (folder / "provenance.intoto.jsonl").write_text(formats.dsse(ecdsa, (tree / "provenance.json").read_bytes()))
+    _sign_sbom(tree, ecdsa, keys)
     not_after = datetime.strptime(release["not_after"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     metadata.sign(tree, keys, int(release["sequence"]), not_after)
     seal(tree, keys, release)
     check_signed(tree, keys)
+
+
+def _sign_sbom(tree: Path, key: EllipticCurvePrivateKey, keys: Keys) -> None:
+    """A copy of the appliance's SBOM with our signature inside; the unsigned one stays part of what is reproduced."""
+    document = json.loads((tree / "sbom" / "ispvm.cdx.json").read_text())
+    name = f"release.ecdsa {hashlib.sha256((tree / 'KEYS' / 'release.ecdsa.pub').read_bytes()).hexdigest()[:16]}"
+    signed = sign_document(document, key, name + (f" {TEST_MARK}" if keys.test else ""))
+    into = tree / "signatures" / "sbom"
+    into.mkdir()
+    (into / "ispvm.cdx.json").write_text(json.dumps(signed, indent=1, ensure_ascii=False) + "\n")
 
 
 def seal(tree: Path, keys: Keys, release: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ import release_tree
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from release.sbom import SbomError
+from release.sbom.signature import verify_document
 from release.sign import drill, metadata, stage
 from release.sign.__main__ import make_keys
 from release.sign.keys import ROOTS, Keys, SigningError, replace
@@ -47,7 +49,23 @@ def test_signing_only_adds_files(tree: Path, keys: Keys) -> None:
     again = {p.relative_to(tree).as_posix(): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
     # everything but ECDSA, and what covers it, is the same when it is signed again
     varies = {n for n in deterministic if again[n] != after[Path(n)]}
-    assert varies == {"signatures/SHA256SUMS.sigstore.json", "signatures/provenance.intoto.jsonl", "signatures/INDEX"}
+    assert varies == {
+        "signatures/SHA256SUMS.sigstore.json",
+        "signatures/provenance.intoto.jsonl",
+        "signatures/sbom/ispvm.cdx.json",
+        "signatures/INDEX",
+    }
+
+
+def test_the_copy_of_the_sbom_carries_our_signature(tree: Path, keys: Keys) -> None:
+    stage.sign(tree, keys)
+    signed = json.loads((tree / "signatures" / "sbom" / "ispvm.cdx.json").read_text())
+    verify_document(signed, keys.ecdsa().public_key())
+    assert signed["signature"]["keyId"].endswith("TEST-ONLY")
+    unsigned = json.loads((tree / "sbom" / "ispvm.cdx.json").read_text())
+    assert {name: value for name, value in signed.items() if name != "signature"} == unsigned
+    with pytest.raises(SbomError, match="not made by this key"):
+        verify_document({**signed, "version": 99}, keys.ecdsa().public_key())
 
 
 def without_seeds(tree: Path) -> None:
