@@ -59,11 +59,15 @@ def as_json(found: Compatibility) -> str:
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
 
+def _range(found: Compatibility) -> str:
+    return found.server if found.oldest_agent == found.server else f"{found.oldest_agent} to {found.server}"
+
+
 def _rules(found: Compatibility) -> list[tuple[str, str]]:
     schemas = ", ".join(f"v{schema.version} ({schema.state})" for schema in found.ingest_schemas)
     return [
         ("Server", f"{found.server}"),
-        ("Agents it takes", f"{found.oldest_agent} to {found.server}; others are answered with HTTP 426"),
+        ("Agents it takes", f"{_range(found)}; others are answered with HTTP 426"),
         ("Agents released before", ", ".join(found.agents.released) or "none: this is the first release"),
         ("Ingest contract", schemas),
         ("Upgrade in one step from", ", ".join(found.upgrade.sources)),
