@@ -258,7 +258,10 @@ def trust(address: str, public_key: str) -> None:
         kept = [line for line in old if not line.startswith(f"{address} ")]
         if public_key:
             kept.append(f"{address} {' '.join(public_key.split()[:2])}")
-        KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in kept))
+        # in one step: another scenario's ssh may read it at any moment
+        new = KNOWN_HOSTS.with_suffix(".new")
+        new.write_text("".join(f"{line}\n" for line in kept))
+        new.replace(KNOWN_HOSTS)
 
 
 def down(name: str) -> None:
