@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # whole playbooks: a loaded machine takes its time
 ROOT = Path(__file__).parents[1]
 PASSWORD = "A-very-l0ng-random-password"
 ASKED = {"routeros_agent_addresses": ["192.0.2.10"]}
