@@ -39,7 +39,7 @@ def polls_of(device: int, ts: int, keys: list[str]) -> list[ingest.Poll]:
     """One router's poll at `ts`: its own row and ten metrics of each interface."""
     identity = device_id("bench", f"R{device}")
     n, step = len(keys), ts // 1000
-    columns: dict[str, list[ingest.Value]] = {
+    columns: dict[str, ingest.Column] = {
         "interface.oper_up": [True] * n,
         "interface.admin_up": [True] * n,
         "interface.rx_bytes_total": [step * (1_000_003 + device + place) for place in range(n)],
@@ -51,7 +51,7 @@ def polls_of(device: int, ts: int, keys: list[str]) -> list[ingest.Poll]:
         "interface.rx_bps": [8 * (1_000_003 + device + place) for place in range(n)],
         "interface.tx_bps": [8 * (331_013 + device + place) for place in range(n)],
     }
-    device_columns: dict[str, list[ingest.Value]] = {"device.api.up": [True], "device.cpu_pct": [7]}
+    device_columns: dict[str, ingest.Column] = {"device.api.up": [True], "device.cpu_pct": [7]}
     return [ingest.Poll(identity, ts, "interface", columns, None, float(POLL_SECONDS)),
             ingest.Poll(identity, ts, "device", device_columns)]  # fmt: skip
 

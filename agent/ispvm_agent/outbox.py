@@ -14,6 +14,7 @@ import msgspec
 import zstandard
 from ispvm_contract import ingest
 from ispvm_contract.identity import set_id
+from ispvm_contract.packed import packed
 
 from ispvm_agent.spool import Spool
 
@@ -137,7 +138,7 @@ class Outbox:
 
     def encode(self, batch: ingest.Batch) -> bytes:
         """The batch as it is stored and sent."""
-        return self._compressor.compress(_encoder.encode(batch))
+        return self._compressor.compress(_encoder.encode(packed(batch)))
 
     async def flush(self) -> None:
         """Encode, compress and append what was gathered; on disk when this returns, or counted as unwritten."""

@@ -334,7 +334,7 @@ class Poller:
     def _publish(self, findings: Findings, ts: int) -> None:
         self._describe(findings)
         for table in findings.tables:
-            poll = ingest.Poll(self._device, ts, table.entity_type, table.columns, None, None, table.quality)
+            poll = ingest.Poll(self._device, ts, table.entity_type, {**table.columns}, None, None, table.quality)
             poll.interval_s = None if table.interval_s is None else round(table.interval_s, 3)
             poll.reset = table.reset
             self._outbox.add(poll, table.keys)
@@ -357,7 +357,7 @@ class Poller:
         self._outbox.add(ingest.Poll(self._device, ts, "device", {name: [value] for name, value in columns.items()}))
         seen = [probe.read() for probe in self.watched]
         if metrics := dict.fromkeys(metric for one in seen for metric in one):
-            told = {metric: [one.get(metric) for one in seen] for metric in metrics}
+            told: dict[str, ingest.Column] = {metric: [one.get(metric) for one in seen] for metric in metrics}
             probes = ingest.Poll(self._device, ts, "probe_target", told, source="probe")
             self._outbox.add(probes, [probe.key for probe in self.watched])
         if self._api_up is not None and self._api_up != api_up:

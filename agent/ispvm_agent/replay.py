@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import zstandard
 from ispvm_contract import ingest
+from ispvm_contract.packed import length
 
 _UNIT = "ispvm-agent.service"
 
@@ -40,7 +41,7 @@ def describe(body: bytes) -> dict[str, Any]:
         "to": _shown(max(stamps)),
         "routers": len({poll.device for poll in batch.polls} | {event.device for event in batch.events}),
         "polls": len(batch.polls),
-        "values": sum(len(column) for poll in batch.polls for column in poll.columns.values()),
+        "values": sum(length(name, column) for poll in batch.polls for name, column in poll.columns.items()),
         "events": len(batch.events),
     }
 

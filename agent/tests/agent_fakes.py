@@ -15,6 +15,8 @@ import msgspec
 import zstandard
 from ispvm_agent.routeros.wire import encode_sentence
 from ispvm_contract import ingest
+from ispvm_contract.packed import unpack
+from ispvm_contract.registry import registry
 
 Words = list[str]
 Answer = list[Words]
@@ -184,6 +186,10 @@ def split_commands(buffer: bytes) -> tuple[list[Words], bytes]:
     return sentences, buffer[done:]
 
 
+def as_list(metric: str, column: ingest.Column) -> list[ingest.Value]:
+    return unpack(registry().metrics[metric].kind, column) if isinstance(column, bytes) else column
+
+
 class FakeServer:
     """An ingest endpoint for httpx.MockTransport, or any handler: keeps what it is sent."""
 
@@ -206,6 +212,8 @@ class FakeServer:
             return self.replies.pop(0)
         raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
         batch = msgspec.msgpack.decode(raw, type=ingest.Batch)
+        for poll in batch.polls:
+            poll.columns = {name: as_list(name, column) for name, column in poll.columns.items()}
         status: Literal["stored", "duplicate"] = (
             "duplicate" if batch.id in {known.id for known in self.batches} else "stored"
         )

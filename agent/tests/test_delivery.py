@@ -122,7 +122,7 @@ async def test_key_sets_travel_with_their_polls(rig: Rig) -> None:
 
 async def test_batches_stay_within_the_contract(rig: Rig) -> None:
     big = [f"vlan{n}" for n in range(20_000)]
-    columns: dict[str, list[ingest.Value]] = {name: [0] * len(big) for name in ("a", "b", "c")}
+    columns: dict[str, ingest.Column] = {name: [0] * len(big) for name in ("a", "b", "c")}
     rig.outbox.add(ingest.Poll(DEVICE, 1, "interface", columns), big)
     for number in range(ingest.MAX_EVENTS + 1):
         rig.outbox.add_event(ingest.Event(uuid4(), number, "device.rebooted", DEVICE, "warning"))

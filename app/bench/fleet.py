@@ -20,6 +20,7 @@ from ispvm_contract.ingest import (
     MAX_METRICS,
     Agent,
     Batch,
+    Column,
     DevicePatch,
     EntityPatch,
     Heartbeat,
@@ -28,6 +29,7 @@ from ispvm_contract.ingest import (
     RouterSummary,
     Value,
 )
+from ispvm_contract.packed import packed
 from ispvm_contract.seed import Device, Interface, Seed, Site, Tenant
 
 NAMES = UUID("b8a3b1de-2c1e-5a51-8a0e-9c9a5a0f7f10")
@@ -129,13 +131,13 @@ class Fleet:
 
     def poll(self, router: Router, ts: int) -> Poll:
         """The same as a poll of the contract."""
-        columns = self.columns(router, ts)
+        columns: dict[str, Column] = {**self.columns(router, ts)}
         return Poll(router.uuid, ts * 1000, "interface", columns, self.set, float(self.interval_s))
 
     def device_poll(self, router: Router, ts: int) -> Poll:
         """What a router says of itself."""
         load = 20 + 15 * abs(_NOISE[(ts + router.number) % len(_NOISE)] - 1)
-        columns: dict[str, list[Value]] = {
+        columns: dict[str, Column] = {
             "device.up": [True], "device.api.up": [True], "device.cpu_pct": [round(load, 1)],
             "device.mem_used_bytes": [2 << 30], "device.mem_total_bytes": [16 << 30],
             "device.uptime_seconds": [ts % 10_000_000], "device.temp_c": [41.0],
@@ -196,5 +198,5 @@ def values_of(batch: Batch) -> int:
 
 
 def encode(message: Batch | Heartbeat) -> bytes:
-    """As the agent sends it: MessagePack, zstd."""
-    return zstandard.compress(msgspec.msgpack.encode(message))
+    """As the agent sends it: packed columns in MessagePack, zstd."""
+    return zstandard.compress(msgspec.msgpack.encode(packed(message) if isinstance(message, Batch) else message))

@@ -18,6 +18,7 @@ from ispvm import __version__, refusal
 from ispvm.health.routes import router as health_router
 from ispvm.ingest.routes import CONTRACT_SCHEMAS, Gate
 from ispvm.ingest.routes import router as ingest_router
+from ispvm.ingest.senders import Senders
 from ispvm.reports.routes import router as reports_router
 from ispvm.series.budget import Budgets
 from ispvm.series.cache import TOP_SECONDS, Answers, Cache, Memory
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.gate = Gate(2 * settings.database.pool_size)
+    app.state.senders = Senders()
     app.state.sessions = Cache(seconds=2)
     app.state.overviews = Cache(seconds=2)
     app.state.platform = Cache(seconds=10)

@@ -13,6 +13,7 @@ from ispvm_contract.identity import device_id, set_id
 from ispvm_contract.ingest import (
     Agent,
     Batch,
+    Column,
     DevicePatch,
     EntityPatch,
     Event,
@@ -21,6 +22,7 @@ from ispvm_contract.ingest import (
     Poll,
     RouterSummary,
 )
+from ispvm_contract.packed import packed
 from ispvm_contract.seed import Device, OspfNeighbor, Seed
 
 Attributes = dict[str, str | float | int | bool | None]
@@ -92,7 +94,7 @@ class Feeder:
             uuid, when = self.id(d.name), ms(ts)
             reachable = d.name not in down
             answers = reachable and d.name not in api_down
-            columns: dict[str, list[float | int | bool | None]] = {"device.up": [reachable], "device.api.up": [answers]}
+            columns: dict[str, Column] = {"device.up": [reachable], "device.api.up": [answers]}
             polls.append(Poll(uuid, when, "device", columns, interval_s=self.interval_s, source="probe"))
             if not answers:
                 continue
@@ -115,7 +117,7 @@ class Feeder:
         tx = [0.6 * rate for rate in rx]
         total = [int(rate * (ts.timestamp() - 1.75e9) / 8) for rate in rx]
         zero: list[float | int | bool | None] = [0] * len(keys)
-        columns: dict[str, list[float | int | bool | None]] = {
+        columns: dict[str, Column] = {
             "interface.oper_up": [True] * len(keys),
             "interface.admin_up": [True] * len(keys),
             "interface.rx_bps": [*rx],
@@ -132,7 +134,7 @@ class Feeder:
         if d.bgp_peers:
             keys = [peer.name for peer in d.bgp_peers]
             sets[set_id(keys)] = keys
-            columns: dict[str, list[float | int | bool | None]] = {
+            columns: dict[str, Column] = {
                 "bgp.peer.up": [True] * len(keys),
                 "bgp.peer.state": [5] * len(keys),
                 "bgp.peer.uptime_seconds": [86400.0 * 12] * len(keys),
@@ -176,4 +178,5 @@ HEADERS = {"Content-Type": "application/msgpack", "Content-Encoding": "zstd"}
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    return zstandard.compress(msgspec.msgpack.encode(message))
+    """As the agent does: columns packed."""
+    return zstandard.compress(msgspec.msgpack.encode(packed(message) if isinstance(message, Batch) else message))

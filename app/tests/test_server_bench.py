@@ -13,6 +13,7 @@ from bench.kills import compare
 from bench.result import Beside, Figure, merged, percentile, read, spread, table
 from ispvm_contract import seed as seeds
 from ispvm_contract.ingest import MAX_METRICS, Batch
+from ispvm_contract.packed import packed
 from ispvm_contract.registry import registry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -28,7 +29,7 @@ def test_a_fleet_is_what_the_contract_takes() -> None:
     assert {name for batch in batches for poll in batch.polls for name in poll.columns} == set(METRICS)
     assert set(METRICS) <= set(registry().metrics)
     plain = zstandard.decompress(encode(batches[0]))
-    assert msgspec.msgpack.decode(plain, type=Batch) == batches[0]
+    assert msgspec.msgpack.decode(plain, type=Batch) == packed(batches[0])
 
 
 def test_counters_agree_with_rates_and_a_fleet_repeats_itself() -> None:

@@ -1,7 +1,8 @@
 """Ingest v1: what an agent sends. The JSON Schemas in `contract/schemas/` are generated from these types.
 
 A batch is columnar: a *poll* is everything one router answered about one entity type at one moment; its columns are
-arrays in the order of a named key set. Absent is `None`, never 0. Changes within v1 are additive only.
+arrays in the order of a named key set. Absent is `None`, never 0; in a packed column it is the value that its kind
+keeps for that. Changes within v1 are additive only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ EpochMs = Annotated[int, Meta(ge=0, description="UTC, milliseconds since 1970")]
 Quality = Literal["good", "estimated", "stale"]
 Severity = Literal["info", "warning", "critical"]
 Value = float | int | bool | None
+Packed = Annotated[bytes, Meta(description="values of the metric's kind one after another, little-endian")]
+Column = list[Value] | Packed
 
 
 class Agent(Struct, forbid_unknown_fields=False):
@@ -41,7 +44,7 @@ class Poll(Struct, omit_defaults=True):
     """One router's answer about one entity type at one moment.
 
     `set` names an entry of `Batch.sets` and is absent exactly when `entity_type` is "device" (then every column has one
-    value). `columns` maps registry metric names to arrays as long as the key set.
+    value). `columns` maps registry metric names to columns as long as the key set: lists, or packed (`packed.py`).
     `interval_s` is the time since the previous good poll, over which rates were computed.
     `reset` marks the keys (by position) whose counters went backwards: their rates are None.
     """
@@ -49,7 +52,7 @@ class Poll(Struct, omit_defaults=True):
     device: UUID
     ts: EpochMs
     entity_type: Key
-    columns: dict[str, list[Value]]
+    columns: dict[str, Column]
     set: SetId | None = None
     interval_s: float | None = None
     quality: Quality = "good"

@@ -16,6 +16,8 @@ import msgspec
 
 MetricType = Literal["gauge", "counter", "enum", "bool"]
 Frequency = Literal["fast", "medium", "slow"]
+# How a metric's values are kept, as PostgreSQL calls it: counters and bytes are whole and exact, states are codes.
+Kind = Literal["real", "bigint", "smallint", "boolean"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 
@@ -44,6 +46,15 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prefix = f"{self.entity_type}."
         short = self.name.removeprefix(prefix) if self.name.startswith(prefix) else self.name
         return short.replace(".", "_")
+
+    @property
+    def kind(self) -> Kind:
+        """How its values are kept and, in a packed column, sent."""
+        if self.type == "bool":
+            return "boolean"
+        if self.type == "enum":
+            return "smallint"
+        return "bigint" if self.type == "counter" or self.unit == "By" else "real"
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

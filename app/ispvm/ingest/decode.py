@@ -10,6 +10,7 @@ import msgspec
 import zstandard
 from fastapi import Request
 from ispvm_contract.ingest import MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES, MAX_EVENTS, MAX_METRICS, Batch
+from ispvm_contract.packed import length
 
 from ispvm.refusal import RefusedError
 
@@ -85,7 +86,7 @@ async def read(request: Request, kind: type[T]) -> T:
 
 def check_limits(batch: Batch) -> None:
     """The limits that types cannot say."""
-    values = sum(len(column) for poll in batch.polls for column in poll.columns.values())
+    values = sum(length(name, column) for poll in batch.polls for name, column in poll.columns.items())
     if values > MAX_METRICS:
         raise RefusedError(
             413, "polls", f"{values} values, the limit is {MAX_METRICS}", "send the polls in several batches"
@@ -97,17 +98,3 @@ def check_limits(batch: Batch) -> None:
             f"{len(batch.events)} events, the limit is {MAX_EVENTS}",
             "send the events in several batches",
         )
-
-
-def bearer(request: Request) -> str:
-    """The token of the Authorization header."""
-    match = re.fullmatch(r"Bearer +([A-Za-z0-9._~+/=-]{8,512})", request.headers.get("authorization", ""))
-    if match is None:
-        raise RefusedError(
-            401,
-            "Authorization",
-            "no bearer token",
-            "send `Authorization: Bearer TOKEN`",
-            {"WWW-Authenticate": "Bearer"},
-        )
-    return match[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,15 +15,15 @@ from ispvm_contract.ingest import MAX_FUTURE_SECONDS, Batch, BatchAnswer, Heartb
 from psycopg.types.json import Jsonb
 from starlette.responses import Response
 
-from ispvm.ingest.decode import bearer, check_limits, read
-from ispvm.ingest.store import Sender, moment, store
+from ispvm.ingest.decode import check_limits, read
+from ispvm.ingest.known import Taken, moment
+from ispvm.ingest.senders import Sender, Senders, token_hash
+from ispvm.ingest.store import SenderChangedError, store
 from ispvm.refusal import RETRY_SECONDS, RefusedError
 from ispvm.settings import Settings
 from ispvm.store.pool import Connection, Pool, transaction
 
 log = structlog.get_logger("ispvm.ingest")
-# One statement of a batch; what takes longer waits for something that will not come soon.
-STATEMENT_MS = 30_000
 router = APIRouter(prefix="/ingest/v1", tags=["ingest"])
 # OpenAPI components of the contract's types; the application adds them to its document.
 CONTRACT_SCHEMAS: dict[str, Any] = {}
@@ -72,21 +71,6 @@ def _documented(body: type[msgspec.Struct], answer: type[msgspec.Struct]) -> dic
     }
 
 
-async def sender_of(request: Request, pool: Pool) -> Sender:
-    """The agent a token belongs to. The lookup is by hash in a unique index, so its time says nothing of the token."""
-    hashed = hashlib.sha256(bearer(request).encode()).digest()
-    async with pool.connection() as connection:
-        rows = await connection.execute("select id, tenant_id, name, revoked, sites from agent_by_token(%s)", [hashed])
-        row = await rows.fetchone()
-    if row is None:
-        raise RefusedError(
-            401, "Authorization", "the token is not known here", "enroll the agent", {"WWW-Authenticate": "Bearer"}
-        )
-    if row[3]:
-        raise RefusedError(403, "Authorization", "the token was revoked", "enroll the agent again")
-    return Sender(row[0], row[1], row[2], frozenset(row[4]))
-
-
 def _json(value: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
@@ -96,7 +80,9 @@ async def batch(request: Request) -> Response:
     """Store a batch exactly once; 200 means it is on disk."""
     pool: Pool = request.app.state.pool
     settings: Settings = request.app.state.settings
-    sender = await sender_of(request, pool)
+    senders: Senders = request.app.state.senders
+    token = token_hash(request)
+    sender = await senders.remembered(pool, token)
     gate: Gate = request.app.state.gate
     with gate.entered():
         message = await read(request, Batch)
@@ -104,8 +90,12 @@ async def batch(request: Request) -> Response:
         _check_version(message.agent.version)
         now = datetime.now(UTC)
         _check_clock(message.sent_at, now)
-        async with transaction(pool, sender.tenant, STATEMENT_MS) as connection:
-            answer = await store(connection, sender, message, now, now - timedelta(days=settings.retention.raw_days))
+        taken = Taken.at(now, settings.retention.raw_days)
+        try:
+            answer = await store(pool, token, sender, message, taken)
+        except SenderChangedError:
+            sender = await senders.looked_up(pool, token)
+            answer = await store(pool, token, sender, message, taken)
     if answer.rejected:
         log.warning(
             "parts of a batch were rejected",
@@ -153,7 +143,8 @@ def _check_clock(sent_at: int, now: datetime) -> None:
 async def heartbeat(request: Request) -> Response:
     """Note that an agent lives, and how it gets on with its routers."""
     pool: Pool = request.app.state.pool
-    sender = await sender_of(request, pool)
+    senders: Senders = request.app.state.senders
+    sender = await senders.looked_up(pool, token_hash(request))
     message = await read(request, Heartbeat)
     now = datetime.now(UTC)
     if compatibility().agent_fault(message.agent.version) and minor_of(message.agent.version):

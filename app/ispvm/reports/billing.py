@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from ispvm.ingest.store import CLOSING, PACKED_HOURS, SPREAD_SECONDS
+from ispvm.ingest.landing import CLOSING_SECONDS, SPREAD_SECONDS
 from ispvm.store.history import SLOT_S
 
 # A month has up to 8 928 slots; a picture of it up to 600 places.
@@ -40,8 +40,8 @@ class Month:
 
 def packed_until(now: datetime) -> datetime:
     """Until when history is complete, but for what arrives late: hours are packed some at a time, a while later."""
-    settled = int((now - CLOSING).timestamp()) - SPREAD_SECONDS
-    return datetime.fromtimestamp(settled // (PACKED_HOURS * 3600) * PACKED_HOURS * 3600, UTC)
+    settled = int(now.timestamp()) - CLOSING_SECONDS - SPREAD_SECONDS
+    return datetime.fromtimestamp(settled // 3600 * 3600, UTC)
 
 
 def month(name: str, zone: str, now: datetime) -> Month:

@@ -1,7 +1,8 @@
 """The registry as database columns: which table and column a metric lives in, and how its values are packed.
 
-An array goes to PostgreSQL in its binary form, packed in one step that also refuses what is out of range, so validation
-and encoding are the same pass.
+The values of a column of a whole batch are checked, and brought into PostgreSQL's binary form, by a few steps of numpy;
+only their arrays' heads are made one by one. An array a row would be an array of arrays, which PostgreSQL does not
+have: between them stand the types packed_KIND of the schema, each with one array in it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ispvm_contract.ingest import Value
-from ispvm_contract.registry import Metric, registry
+from ispvm_contract.packed import FORMATS, pack
+from ispvm_contract.registry import Kind, Metric, registry
 from numpy.typing import NDArray
 from psycopg import adapters, pq
 from psycopg.abc import AdaptContext
@@ -23,18 +25,19 @@ from psycopg.adapt import AdaptersMap, Dumper
 
 from ispvm.store.packing import binary_array
 
-Kind = Literal["real", "bigint", "smallint", "boolean"]
+Numbers = NDArray[Any]
 
 # Stored elsewhere: an agent's metrics come with its heartbeat, utilisation is derived from rates and capacity.
 HEARTBEAT_TYPES = frozenset({"agent"})
 DERIVED = frozenset({"interface.utilization_pct"})
 LARGEST_REAL = 3.4e38
+_MS_TO_2000 = 946_684_800_000
 # Added to the quality of a landing row that arrived late: after an outage an agent sends what it had kept.
 LATE = 4
 
 
 class PackedArray(bytes):
-    """One PostgreSQL array in binary form; its subclass says of which element type."""
+    """A parameter in PostgreSQL's binary form; its subclass or a cast in the statement says of which type."""
 
     oid = 0
 
@@ -45,22 +48,10 @@ class RealArray(PackedArray):
     oid = 1021
 
 
-class BigintArray(PackedArray):
-    """bigint[]"""
-
-    oid = 1016
-
-
 class SmallintArray(PackedArray):
     """smallint[]"""
 
     oid = 1005
-
-
-class BooleanArray(PackedArray):
-    """boolean[]"""
-
-    oid = 1000
 
 
 class _PackedDumper(Dumper):
@@ -77,37 +68,105 @@ def _dumper(kind: type[PackedArray]) -> type[Dumper]:
 def register(context: AdaptContext | AdaptersMap = adapters) -> None:
     """Teach psycopg (a connection, or all of them) to send packed arrays."""
     target = context if isinstance(context, AdaptersMap) else context.adapters
-    for kind in (RealArray, BigintArray, SmallintArray, BooleanArray):
+    for kind in (PackedArray, RealArray, SmallintArray):
         target.register_dumper(kind, _dumper(kind))
 
 
 @dataclass(frozen=True, slots=True)
-class _Packing:
-    """How values of one kind travel: array class, element type's oid and size, struct letter, Python's own types."""
+class _Form:
+    """How PostgreSQL takes values of one kind: its oids of the value and of an array of them, and one as a cell."""
 
-    array: type[PackedArray]
     oid: int
-    size: int
-    letter: str
-    exact: frozenset[type]
-
-    def packed(self, values: Sequence[Value]) -> PackedArray:
-        """Values of the right types as an array; raises OverflowError when one is out of range, infinity or NaN."""
-        if self.letter == "f":
-            numbers: NDArray[Any] = np.array(values, np.float64)
-            if not np.abs(numbers).max(initial=0) <= LARGEST_REAL:
-                raise OverflowError
-        else:
-            numbers = np.array(values, self.letter)
-        return self.array(binary_array(numbers, f">{self.letter}" if self.size > 1 else self.letter, self.oid))
+    array_oid: int
+    cell: np.dtype[Any]
 
 
-_PACKING: dict[Kind, _Packing] = {
-    "real": _Packing(RealArray, 700, 4, "f", frozenset({float, int})),
-    "bigint": _Packing(BigintArray, 20, 8, "q", frozenset({int})),
-    "smallint": _Packing(SmallintArray, 21, 2, "h", frozenset({int})),
-    "boolean": _Packing(BooleanArray, 16, 1, "?", frozenset({bool})),
+def _form(oid: int, array_oid: int, value: str) -> _Form:
+    return _Form(oid, array_oid, np.dtype([("size", ">i4"), ("value", value)]))
+
+
+_FORMS: dict[Kind, _Form] = {
+    "real": _form(700, 1021, ">f4"),
+    "bigint": _form(20, 1016, ">i8"),
+    "smallint": _form(21, 1005, ">i2"),
+    "boolean": _form(16, 1000, "u1"),
 }
+_NUMBERS: dict[Kind, np.dtype[Any]] = {kind: np.dtype(f"<{letter}") for kind, (letter, _, _) in FORMATS.items()}
+_NULL = struct.pack(">i", -1)
+
+
+@cache
+def _array_head(kind: Kind, count: int, nulls: bool) -> bytes:
+    """Of one dimension beginning at 1, as array_recv reads it."""
+    return struct.pack(">5i", 1, nulls, _FORMS[kind].oid, count, 1)
+
+
+@lru_cache(maxsize=8192)
+def _element_head(kind: Kind, count: int, size: int, nulls: bool) -> bytes:
+    """Of an element of packed_KIND[] as record_recv reads it; `size` bytes of cells follow."""
+    return struct.pack(">iiIi", 32 + size, 1, _FORMS[kind].array_oid, 20 + size) + _array_head(kind, count, nulls)
+
+
+def _cells(kind: Kind, numbers: Numbers) -> tuple[bytes, list[int] | None]:
+    """Values as cells one after another, absent ones as null, and where each begins unless all take the same space."""
+    form = _FORMS[kind]
+    cells = np.empty(len(numbers), form.cell)
+    cells["size"], cells["value"] = form.cell.itemsize - 4, numbers
+    gone = absent(kind, numbers)
+    if not gone.any():
+        return cells.tobytes(), None
+    cells["size"][gone] = -1
+    kept = np.ones((len(cells), form.cell.itemsize), bool)
+    kept[gone, 4:] = False
+    begins = [0, *kept.sum(axis=1).cumsum().tolist()]
+    return cells.view(np.uint8).reshape(kept.shape)[kept].tobytes(), begins
+
+
+def array_parameter(kind: Kind, numbers: Numbers) -> PackedArray:
+    """Values as one KIND[], absent ones as null."""
+    body, begins = _cells(kind, numbers)
+    return PackedArray(_array_head(kind, len(numbers), begins is not None) + body)
+
+
+def arrays_parameter(kind: Kind, numbers: Numbers, lengths: Sequence[int | None]) -> PackedArray:
+    """Values cut into arrays of these lengths as one packed_KIND[]; a length of None is a null without values."""
+    body, begins = _cells(kind, numbers)
+    step, at = _FORMS[kind].cell.itemsize, 0
+    parts = [struct.pack(">5i", 1, 1, 0, len(lengths), 1)]
+    for length in lengths:
+        if length is None:
+            parts.append(_NULL)
+            continue
+        end = at + length
+        begin, stop = (at * step, end * step) if begins is None else (begins[at], begins[end])
+        parts.append(_element_head(kind, length, stop - begin, stop - begin < length * step))
+        parts.append(body[begin:stop])
+        at = end
+    return PackedArray(b"".join(parts))
+
+
+def absent(kind: Kind, numbers: Numbers) -> NDArray[np.bool_]:
+    """Which values of a packed column are absent."""
+    return np.isnan(numbers) if kind == "real" else numbers == FORMATS[kind][2]
+
+
+def integers_parameter(numbers: Sequence[int]) -> PackedArray:
+    """As integer[]."""
+    return PackedArray(binary_array(np.array(numbers, np.int32), ">i4", 23))
+
+
+def times_parameter(epoch_ms: Sequence[int]) -> PackedArray:
+    """Milliseconds since 1970 as timestamptz[]."""
+    return PackedArray(binary_array((np.array(epoch_ms, np.int64) - _MS_TO_2000) * 1000, ">i8", 1184))
+
+
+def texts_parameter(texts: Sequence[str]) -> PackedArray:
+    """As text[]."""
+    parts = [struct.pack(">5i", 1, 0, 25, len(texts), 1)]
+    for text in texts:
+        encoded = text.encode()
+        parts += (len(encoded).to_bytes(4, "big"), encoded)
+    return PackedArray(b"".join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +176,7 @@ class Column:
     metric: Metric
     name: str
     kind: Kind
+    width: int  # bytes of a packed value
 
     def check(self, values: Sequence[Value]) -> None:
         """Raise ValueError naming the first value that the metric's type does not allow."""
@@ -132,49 +192,29 @@ class Column:
             elif kind in ("bigint", "smallint"):
                 limit = len(self.metric.values) if kind == "smallint" else 1 << 63
                 whole = not isinstance(value, float) or value.is_integer()
-                if not whole or not (-limit if kind == "bigint" else 0) <= value < limit:
+                if not whole or not (-limit if kind == "bigint" else -1) < value < limit:
                     allowed = f"a code from 0 to {limit - 1}" if kind == "smallint" else "a 64-bit whole number"
                     raise ValueError(f"value {at} is {value!r}, not {allowed}")
 
-    def scalar(self, value: Value) -> Value:
-        """One checked value as the database takes it."""
-        self.check((value,))
-        return int(value) if value is not None and self.kind in ("bigint", "smallint") else value
-
-    def pack(self, values: Sequence[Value]) -> PackedArray:
-        """Checked values as a PostgreSQL array; raises ValueError naming the first wrong one."""
-        packing = _PACKING[self.kind]
-        if set(map(type, values)) <= packing.exact:
-            # All of the right type: packing itself refuses what is out of range; codes have a range of their own.
-            try:
-                if self.kind != "smallint":
-                    return packing.packed(values)
-            except OverflowError:
-                pass
+    def pack(self, values: Sequence[Value]) -> bytes:
+        """A list of values, checked and packed; raises ValueError naming the first wrong one."""
         self.check(values)
         if self.kind in ("bigint", "smallint"):
-            values = [None if v is None else int(v) for v in values]
-        one = struct.Struct(f">i{packing.letter}")
-        body = b"".join(b"\xff\xff\xff\xff" if v is None else one.pack(packing.size, v) for v in values)
-        return packing.array(_header(packing, len(values), int(None in values)) + body)
+            values = [None if value is None else int(value) for value in values]
+        return pack(self.kind, values)
 
+    def numbers(self, packed: bytes) -> Numbers:
+        """The values of a packed column, or of several joined."""
+        return np.frombuffer(packed, _NUMBERS[self.kind])
 
-def _header(packing: _Packing, count: int, nulls: int) -> bytes:
-    """One dimension beginning at 1, as array_recv reads it."""
-    return struct.pack(">5i", 1, nulls, packing.oid, count, 1)
-
-
-def pack_positions(positions: Sequence[int]) -> SmallintArray:
-    """Positions within a key set (0-based) as smallint[]."""
-    return SmallintArray(binary_array(np.array(positions, np.int16), ">h", _PACKING["smallint"].oid))
-
-
-def _kind(metric: Metric) -> Kind:
-    if metric.type == "bool":
-        return "boolean"
-    if metric.type == "enum":
-        return "smallint"
-    return "bigint" if metric.type == "counter" or metric.unit == "By" else "real"
+    def wrong(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Which of these the metric's type does not allow."""
+        if self.kind == "bigint":
+            return np.zeros(0, bool)
+        if self.kind == "real":
+            return np.abs(numbers) > LARGEST_REAL
+        limit = len(self.metric.values) if self.kind == "smallint" else 2
+        return ((numbers < 0) | (numbers >= limit)) & ~absent(self.kind, numbers)
 
 
 @cache
@@ -183,7 +223,7 @@ def columns(entity_type: str) -> dict[str, Column]:
     if entity_type in HEARTBEAT_TYPES:
         return {}
     return {
-        metric.name: Column(metric, metric.column, _kind(metric))
+        metric.name: Column(metric, metric.column, metric.kind, FORMATS[metric.kind][1])
         for metric in registry().of(entity_type)
         if metric.name not in DERIVED
     }

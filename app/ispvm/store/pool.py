@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from select import select
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -14,6 +15,14 @@ from ispvm.store import columns
 
 Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
+
+
+async def _check(connection: Connection) -> None:
+    """Whether a connection that nobody used is still good: a round trip only when its other end has said something
+    meanwhile, which usually is that it is gone.
+    """
+    if select([connection], [], [], 0)[0]:
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def _configure(connection: Connection) -> None:
@@ -32,7 +41,7 @@ def open_pool(dsn: str, size: int) -> Pool:
         max_waiting=4 * size,
         # Fail over fast: a connection that died with the database is noticed before it is handed out, and a long outage
         # does not end in a long back-off.
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         reconnect_timeout=5.0,
         open=False,
         configure=_configure,

@@ -81,7 +81,7 @@ async def test_what_cannot_be_stored_is_reported_and_the_rest_is_stored(world: W
         poll({"device.cpu_pct": [1.0]}, "device", None, device=uuid4()),
         poll({"interface.oper_up": [True, True]}, of=set_id(strange)),
         poll({"interface.oper_up": [True]}),
-        poll({"interface.oper_up": [1, *good[1:]]}),
+        poll({"interface.oper_up": [2, *good[1:]]}),
         poll({"device.cpu_pct": [1.0]}, "device", None, ts=ms(now + timedelta(hours=1))),
         poll({"device.cpu_pct": [1.0]}, "device", None, ts=ms(now - timedelta(days=40))),
         poll({"x.y": [1]}, "toaster", None),
@@ -107,7 +107,7 @@ async def test_what_cannot_be_stored_is_reported_and_the_rest_is_stored(world: W
         "polls[1]": "is not known at this agent's sites; send it in inventory_patch.devices",
         "polls[2]": "not known 'interface' entities; send them in inventory_patch.entities",
         "polls[3]": "columns.interface.oper_up: 1 values for 4 keys",
-        "polls[4]": "columns.interface.oper_up: value 0 is 1, not true or false",
+        "polls[4]": "columns.interface.oper_up: value 0 is 2, not true or false",
         "polls[5]": "more than 300 s in the future",
         "polls[6]": "older than raw data are kept",
         "polls[7]": "entity_type 'toaster' is not in the registry",
@@ -233,7 +233,7 @@ async def test_no_more_batches_are_in_hand_at_once_than_the_limit(world: World) 
 async def test_a_batch_that_the_database_cannot_take_in_time_comes_back_later(
     world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ispvm.ingest.routes.STATEMENT_MS", 200)
+    monkeypatch.setattr("ispvm.ingest.store.STATEMENT_MS", 200)
     batch = world.feeder.batch([world.now()])
     with owner.transaction():
         owner.execute("lock table latest_poll")

@@ -106,7 +106,9 @@ async def test_a_counter_reset_is_marked_and_its_interval_is_a_gap(world: World)
     batch = Feeder(world.seed, 60, [ROUTER]).batch(times, sent_at=world.now())
     for poll in batch.polls:
         if poll.entity_type == "interface" and poll.ts in (ms(times[4]), ms(times[5])):
-            poll.columns["interface.rx_bps"][PLACE] = None
+            rates = poll.columns["interface.rx_bps"]
+            assert isinstance(rates, list)
+            rates[PLACE] = None
             poll.reset = [PLACE] if poll.ts == ms(times[4]) else [PLACE + 1]
     await world.sent(batch)
     series = await read(world, times[0], end, 10)

@@ -1,0 +1,323 @@
+"""Polls of a batch as landing rows: a statement an entity type, a parameter a column.
+
+Values stay packed from the agent to PostgreSQL. They are checked a column of the whole batch at a time; only when one
+is wrong are polls looked at one by one, to name it and to reject its poll alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import accumulate
+from math import nan
+from typing import NamedTuple
+
+import numpy as np
+from ispvm_contract.identity import set_id
+from ispvm_contract.ingest import Batch, Poll, Rejection
+from ispvm_contract.ingest import Column as Values
+from ispvm_contract.packed import FORMATS, unpack
+
+from ispvm.ingest.known import NUL, Known, Taken, unknown_device
+from ispvm.ingest.senders import Sender
+from ispvm.store.columns import (
+    LATE,
+    Column,
+    Numbers,
+    PackedArray,
+    array_columns,
+    array_parameter,
+    arrays_parameter,
+    columns,
+    integers_parameter,
+    landing_types,
+    table,
+    texts_parameter,
+    times_parameter,
+)
+from ispvm.store.pool import Connection
+
+QUALITY = {"good": 0, "estimated": 1, "stale": 2}
+# An hour is packed when it is over and its last polls are here, not all routers at once; until then whoever reads takes
+# its samples from the landing rows. What comes later than that is packed at once.
+HOUR_MS = 3_600_000
+CLOSING_SECONDS = 120
+SPREAD_SECONDS = 1200
+# A poll that takes longer to arrive than this was kept back by an outage.
+LATE_AFTER_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A poll that fits its key set; its values are packed, and not checked yet unless they came as a list."""
+
+    at: int  # place in the batch
+    device: int
+    ts: int
+    set: int  # 0 for the device itself
+    length: int
+    quality: int
+    poll: Poll
+    columns: dict[str, bytes]  # by metric
+    names: tuple[str, ...]  # of its columns in the table, sorted
+
+
+class _Gathered(NamedTuple):
+    """One column of several rows: which have it, and all their values."""
+
+    lengths: list[int | None]
+    numbers: Numbers
+
+
+def rows(batch: Batch, known: Known, taken: Taken, rejected: list[Rejection]) -> dict[str, list[Row]]:
+    """What can be stored of a batch's polls, by entity type."""
+    fitting: dict[str, list[Row]] = defaultdict(list)
+    for at, poll in enumerate(batch.polls):
+        try:
+            row = _row(at, poll, batch, known, taken)
+        except ValueError as error:
+            rejected.append(Rejection(f"polls[{at}]", str(error)))
+            continue
+        fitting[poll.entity_type].append(row)
+        rejected += [
+            Rejection(
+                f"polls[{at}]",
+                f"columns.{name}: not a metric of {poll.entity_type!r}; the other columns were stored",
+            )
+            for name in _stored(poll.entity_type, tuple(poll.columns))[1]
+        ]
+    good = {}
+    for kind, some in fitting.items():
+        faults = _faults(kind, some)
+        rejected += [Rejection(f"polls[{at}]", reason) for at, reason in sorted(faults.items())]
+        # The same order everywhere, so that two batches with the same polls cannot wait for each other.
+        good[kind] = sorted((r for r in some if r.at not in faults), key=lambda r: (r.device, r.ts, r.set))
+    return good
+
+
+def _row(at: int, poll: Poll, batch: Batch, known: Known, taken: Taken) -> Row:
+    """The landing row of one poll; raises ValueError when it cannot be stored."""
+    if (device := known.devices.get(poll.device)) is None:
+        raise ValueError(unknown_device(poll.device))
+    if poll.entity_type not in landing_types():
+        raise ValueError(f"entity_type {poll.entity_type!r} is not in the registry")
+    taken.check(poll.ts)
+    if "\0" in poll.source:
+        raise ValueError(f"source: {NUL}")
+    if poll.interval_s is not None and not 0 <= poll.interval_s < 1e9:
+        raise ValueError(f"interval_s: {poll.interval_s} is not a time in seconds")
+    number, length = 0, 1
+    if array_columns(poll.entity_type):
+        number, length = _set_of(poll, batch, known, device)
+    elif poll.set is not None:
+        raise ValueError("set: a poll of the device itself has none")
+    if any(not 0 <= position < length for position in poll.reset):
+        raise ValueError(f"reset: positions are from 0 to {length - 1}")
+    names, _ = _stored(poll.entity_type, tuple(poll.columns))
+    if not names:
+        raise ValueError("columns: none that is in the registry")
+    there, packed = columns(poll.entity_type), {}
+    for name, values in poll.columns.items():
+        if (column := there.get(name)) is not None:
+            packed[name] = _packed(column, values, length)
+    quality = QUALITY[poll.quality] + (LATE if taken.now - poll.ts > LATE_AFTER_MS else 0)
+    return Row(at, device, poll.ts, number, length, quality, poll, packed, names)
+
+
+@lru_cache(maxsize=1024)
+def _stored(entity_type: str, metrics: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The table's columns for some metrics, sorted, and the metrics that have none."""
+    there = columns(entity_type)
+    return tuple(sorted(there[m].name for m in metrics if m in there)), tuple(m for m in metrics if m not in there)
+
+
+def _set_of(poll: Poll, batch: Batch, known: Known, device: int) -> tuple[int, int]:
+    if poll.set is None:
+        raise ValueError(f"set: missing; a poll of {poll.entity_type!r} names its key set")
+    if (found := known.sets.get((device, poll.entity_type, poll.set))) is not None:
+        return found
+    if poll.set not in batch.sets:
+        raise ValueError(f"set: {poll.set!r} is not in sets")
+    if set_id(batch.sets[poll.set]) != poll.set:
+        raise ValueError(f"set: {poll.set!r} is not the id of its keys, which is {set_id(batch.sets[poll.set])!r}")
+    raise ValueError(
+        f"set: some of its keys are not known {poll.entity_type!r} entities; send them in inventory_patch.entities"
+    )
+
+
+def _packed(column: Column, values: Values, length: int) -> bytes:
+    """A column in packed form, as long as its key set."""
+    name = column.metric.name
+    if isinstance(values, bytes):
+        if len(values) != length * column.width:
+            raise ValueError(f"columns.{name}: {len(values)} bytes for {length} keys of {column.width} bytes each")
+        return values
+    if len(values) != length:
+        raise ValueError(f"columns.{name}: {len(values)} values for {length} keys")
+    try:
+        return column.pack(values)
+    except ValueError as error:
+        raise ValueError(f"columns.{name}: {error}") from error
+
+
+def _gathered(column: Column, rows: Sequence[Row]) -> _Gathered:
+    pieces = [row.columns.get(column.metric.name) for row in rows]
+    lengths = [None if piece is None else row.length for row, piece in zip(rows, pieces, strict=True)]
+    return _Gathered(lengths, column.numbers(b"".join(piece for piece in pieces if piece is not None)))
+
+
+def _faults(kind: str, rows: Sequence[Row]) -> dict[int, str]:
+    """Why polls cannot be stored, by their place in the batch."""
+    faults: dict[int, str] = {}
+    for name, column in columns(kind).items():
+        gathered = _gathered(column, rows)
+        wrong = column.wrong(gathered.numbers)
+        if not wrong.any():
+            continue
+        ends = list(accumulate(length or 0 for length in gathered.lengths))
+        for place in np.unique(np.searchsorted(ends, np.flatnonzero(wrong), "right")):
+            row = rows[int(place)]
+            try:
+                column.check(unpack(column.kind, row.columns[name]))
+            except ValueError as error:
+                faults.setdefault(row.at, f"columns.{name}: {error}")
+    return faults
+
+
+@cache
+def _insert(kind: str) -> bytes:
+    """The statement for an entity type. A moment that is there already keeps its values and gains missing columns."""
+    of_sets = array_columns(kind)
+    key = ("device_id", "ts", "set_id") if of_sets else ("device_id", "ts")
+    there = columns(kind).values()
+    names = [column.name for column in there]
+    casts = [
+        *("integer", "timestamptz", "integer")[: len(key)],
+        *("real", "smallint", "text", "packed_smallint"),
+        *(f"packed_{column.kind}" if of_sets else column.kind for column in there),
+    ]
+    gains = ", ".join(f"{n} = coalesce(p.{n}, excluded.{n})" for n in (*names, "reset"))
+    new = " or ".join(f"(p.{n} is null and excluded.{n} is not null)" for n in names)
+    return (
+        f"insert into {table(kind)} as p"  # noqa: S608  # names of the registry
+        f" (tenant_id, {', '.join(key)}, interval_s, quality, source, reset, {', '.join(names)})"
+        f" select %s::smallint, new.* from unnest({', '.join(f'%s::{cast}[]' for cast in casts)}) as new"
+        f" on conflict ({', '.join(key)}) do update set {gains} where {new}"
+    ).encode()
+
+
+def _parameters(kind: str, rows: Sequence[Row]) -> list[PackedArray | None]:
+    resets = [len(row.poll.reset) or None for row in rows]
+    intervals = [nan if row.poll.interval_s is None else row.poll.interval_s for row in rows]
+    found: list[PackedArray | None] = [
+        integers_parameter([row.device for row in rows]),
+        times_parameter([row.ts for row in rows]),
+        *([integers_parameter([row.set for row in rows])] if array_columns(kind) else []),
+        array_parameter("real", np.array(intervals, np.float32)),
+        array_parameter("smallint", np.array([row.quality for row in rows], np.int16)),
+        texts_parameter([row.poll.source for row in rows]),
+        arrays_parameter("smallint", np.array([p for row in rows for p in row.poll.reset], np.int16), resets),
+    ]
+    for column in columns(kind).values():
+        lengths, numbers = _gathered(column, rows)
+        if not any(length is not None for length in lengths):
+            found.append(None)
+        elif array_columns(kind):
+            found.append(arrays_parameter(column.kind, numbers, lengths))
+        else:
+            full = np.full(len(rows), FORMATS[column.kind][2], numbers.dtype)
+            full[[length is not None for length in lengths]] = numbers
+            found.append(array_parameter(column.kind, full))
+    return found
+
+
+def _waves(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows such that no two of a wave are the same moment: one statement cannot touch a row twice."""
+    waves: list[list[Row]] = []
+    seen: dict[tuple[int, int, int], int] = {}
+    for row in rows:
+        key = (row.device, row.ts, row.set)
+        number = seen[key] = seen.get(key, -1) + 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(row)
+    return waves
+
+
+async def store_polls(connection: Connection, sender: Sender, found: dict[str, list[Row]], now: int) -> None:
+    """Send the statements that store these rows; they are waited for when the pipeline of `connection` is."""
+    if not any(found.values()):
+        return
+    for kind, some in found.items():
+        for wave in _waves(some):
+            await connection.execute(_insert(kind), [sender.tenant, *_parameters(kind, wave)], prepare=True)
+    # Last, since two batches of the same routers wait for each other from here on until they are committed.
+    await connection.execute(_POINT, _pointers(sender, found), prepare=True)
+    await connection.execute(_MARK, _marks(sender, found, now), prepare=True)
+
+
+# How often a kind of poll really comes is the time between its two newest. After an outage that would be the outage: it
+# counts as twice what was known at most, and a rhythm that did become slower is known after a few polls.
+_POINT = b"""
+insert into latest_poll as l (tenant_id, device_id, type, set_id, columns, ts, interval_s, period_s)
+select %s::smallint, new.device, new.type, new.set, new.columns::text[], new.ts, new.interval, new.period
+from unnest(%s::integer[], %s::text[], %s::integer[], %s::text[], %s::timestamptz[], %s::real[], %s::real[])
+     as new(device, type, set, columns, ts, interval, period)
+on conflict (device_id, type, set_id, columns) do update
+set ts = excluded.ts, interval_s = excluded.interval_s,
+    period_s = least(coalesce(excluded.period_s, extract(epoch from excluded.ts - l.ts)), 2 * l.period_s)
+where l.ts < excluded.ts
+"""
+
+
+def _pointers(sender: Sender, found: dict[str, list[Row]]) -> list[object]:
+    """The newest poll of each kind, and the time between the two newest of this batch."""
+    newest: dict[tuple[int, str, int, tuple[str, ...]], list[Row]] = defaultdict(list)
+    for kind, some in found.items():
+        for row in some:  # in the order of time
+            newest[row.device, kind, row.set, row.names].append(row)
+    keys = sorted(newest)
+    last = [newest[key][-1] for key in keys]
+    periods = [
+        (polls[-1].ts - polls[-2].ts) / 1000 or nan if len(polls) > 1 else nan
+        for polls in map(newest.__getitem__, keys)
+    ]
+    intervals = [nan if row.poll.interval_s is None else row.poll.interval_s for row in last]
+    return [
+        sender.tenant,
+        integers_parameter([device for device, _, _, _ in keys]),
+        texts_parameter([kind for _, kind, _, _ in keys]),
+        integers_parameter([number for _, _, number, _ in keys]),
+        texts_parameter([f"{{{','.join(names)}}}" for _, _, _, names in keys]),
+        times_parameter([row.ts for row in last]),
+        array_parameter("real", np.array(intervals, np.float32)),
+        array_parameter("real", np.array(periods, np.float32)),
+    ]
+
+
+# DO UPDATE, not DO NOTHING: it locks the mark even where nothing is to be changed, so the worker cannot take it before
+# this data is visible to it.
+_MARK = b"""
+insert into rollup_dirty as d (tenant_id, device_id, type, hour, due)
+select %s::smallint, new.* from unnest(%s::integer[], %s::text[], %s::timestamptz[], %s::timestamptz[]) as new
+on conflict (device_id, type, hour) do update set due = excluded.due where excluded.due < d.due
+"""
+
+
+def due(device: int, hour: int, now: int) -> int:
+    """When an hour of a device is to be packed, in milliseconds since 1970."""
+    return max(now, hour + HOUR_MS + (CLOSING_SECONDS + device * 7919 % SPREAD_SECONDS) * 1000)
+
+
+def _marks(sender: Sender, found: dict[str, list[Row]], now: int) -> list[object]:
+    """The hours that these rows belong to."""
+    marks = sorted({(row.device, kind, row.ts // HOUR_MS * HOUR_MS) for kind, some in found.items() for row in some})
+    return [
+        sender.tenant,
+        integers_parameter([device for device, _, _ in marks]),
+        texts_parameter([kind for _, kind, _ in marks]),
+        times_parameter([hour for _, _, hour in marks]),
+        times_parameter([due(device, hour, now) for device, _, hour in marks]),
+    ]
