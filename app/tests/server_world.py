@@ -33,8 +33,11 @@ class World:
         return Feeder(self.seed)
 
     async def send(self, message: msgspec.Struct, path: str = "batch", token: str | None = None) -> httpx.Response:
+        return await self.post(encode(message), path, token)
+
+    async def post(self, body: bytes, path: str = "batch", token: str | None = None) -> httpx.Response:
         headers = {**HEADERS, "Authorization": f"Bearer {token or self.token}"}
-        return await self.client.post(f"/ingest/v1/{path}", content=encode(message), headers=headers)
+        return await self.client.post(f"/ingest/v1/{path}", content=body, headers=headers)
 
     async def sent(self, message: msgspec.Struct, path: str = "batch") -> dict[str, object]:
         answer = await self.send(message, path)

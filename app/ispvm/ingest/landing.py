@@ -149,17 +149,19 @@ def _set_of(poll: Poll, batch: Batch, known: Known, device: int) -> tuple[int, i
 
 def _packed(column: Column, values: Values, length: int) -> bytes:
     """A column in packed form, as long as its key set."""
-    name = column.metric.name
+    name, count = column.metric.name, len(values)
     if isinstance(values, bytes):
-        if len(values) != length * column.width:
-            raise ValueError(f"columns.{name}: {len(values)} bytes for {length} keys of {column.width} bytes each")
-        return values
-    if len(values) != length:
-        raise ValueError(f"columns.{name}: {len(values)} values for {length} keys")
-    try:
-        return column.pack(values)
-    except ValueError as error:
-        raise ValueError(f"columns.{name}: {error}") from error
+        if count == length * column.width:
+            return values
+        if count % column.width:
+            raise ValueError(f"columns.{name}: {count} bytes, not a whole number of {column.width}-byte values")
+        count //= column.width
+    elif count == length:
+        try:
+            return column.pack(values)
+        except ValueError as error:
+            raise ValueError(f"columns.{name}: {error}") from error
+    raise ValueError(f"columns.{name}: {count} values for {length} keys")
 
 
 def _gathered(column: Column, rows: Sequence[Row]) -> _Gathered:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import struct
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import uuid4
@@ -15,7 +17,8 @@ from ispvm.ingest.routes import Gate
 from ispvm.inventory.agents import enroll, listing, revoke
 from ispvm.server import create_app
 from ispvm_contract.identity import set_id
-from ispvm_contract.ingest import Agent, Batch, DevicePatch, EntityPatch, Event, InventoryPatch, Poll
+from ispvm_contract.ingest import Agent, Batch, Column, DevicePatch, EntityPatch, Event, InventoryPatch, Poll
+from ispvm_contract.packed import packed
 from server_world import World
 
 TABLES = (
@@ -126,6 +129,109 @@ async def test_what_cannot_be_stored_is_reported_and_the_rest_is_stored(world: W
     for at, words in expected.items():
         assert words in reasons[at], at
     assert (world.count("poll_interface"), world.count("poll_device"), world.count("event")) == (1, 1, 1)
+
+
+async def test_a_wrong_packed_column_is_named_and_rejects_its_poll_alone(
+    world: World, owner: psycopg.Connection
+) -> None:
+    now, device = world.now(), world.feeder.id("EDGE-NTH-1")
+    ports = [p.key for p in world.seed.devices[0].interfaces]
+    patch = world.feeder.inventory()
+    patch.entities.append(EntityPatch(device, "bgp_peer", "peer", "peer"))
+    sets = {set_id(keys): keys for keys in (ports, ["peer"])}
+    good = {"interface.oper_up": bytes([1, 0, 128, 1]), "interface.rx_bps": struct.pack("<4f", 1.5, math.nan, 0, 3)}
+
+    def poll(at: int, columns: Mapping[str, bytes], kind: str = "interface", keys: Sequence[str] = ports) -> Poll:
+        of = None if kind == "device" else set_id(keys)
+        return Poll(device, ms(now) - at, kind, {**columns}, of)
+
+    polls = [
+        poll(0, good),
+        poll(1, {**good, "interface.rx_bps": struct.pack("<4f", 1, 2, math.inf, 4)}),
+        poll(2, {**good, "interface.rx_bps": struct.pack("<4f", 1, 2, 3, 3.402e38)}),
+        poll(3, {**good, "interface.oper_up": bytes([1, 1, 1, 2])}),
+        poll(4, {**good, "interface.oper_up": bytes(3)}),
+        poll(5, {**good, "interface.rx_bytes_total": bytes(4 * 8 - 1)}),
+        poll(6, {**good, "interface.rx_bytes_total": b""}),
+        poll(7, {**good, "interface.colour": bytes(4)}),
+        poll(8, {"bgp.peer.state": struct.pack("<h", 6)}, "bgp_peer", ["peer"]),
+        poll(9, {"bgp.peer.state": struct.pack("<h", -1)}, "bgp_peer", ["peer"]),
+        poll(10, {"bgp.peer.state": struct.pack("<h", 5)}, "bgp_peer", ["peer"]),
+        poll(11, {"device.cpu_pct": struct.pack("<f", math.nan), "device.mem_used_bytes": bytes(8)}, "device"),
+        poll(12, {"device.cpu_pct": struct.pack("<f", -math.inf)}, "device"),
+        poll(13, {"device.colour": bytes(3)}, "device"),
+    ]
+    answer = await world.sent(Batch(1, uuid4(), ms(now), AGENT, sets, polls, inventory_patch=patch))
+    rejected = msgspec.convert(answer["rejected"], list[dict[str, str]])
+    assert {r["at"]: r["reason"].removeprefix("columns.") for r in rejected} == {
+        "polls[1]": "interface.rx_bps: value 2 is inf, not a finite number",
+        "polls[2]": "interface.rx_bps: value 3 is 3.4020000005553803e+38, not a finite number",
+        "polls[3]": "interface.oper_up: value 3 is 2, not true or false",
+        "polls[4]": "interface.oper_up: 3 values for 4 keys",
+        "polls[5]": "interface.rx_bytes_total: 31 bytes, not a whole number of 8-byte values",
+        "polls[6]": "interface.rx_bytes_total: 0 values for 4 keys",
+        "polls[7]": "interface.colour: not a metric of 'interface'; the other columns were stored",
+        "polls[8]": "bgp.peer.state: value 0 is 6, not a code from 0 to 5",
+        "polls[9]": "bgp.peer.state: value 0 is -1, not a code from 0 to 5",
+        "polls[12]": "device.cpu_pct: value 0 is -inf, not a finite number",
+        "polls[13]": "columns: none that is in the registry".removeprefix("columns."),
+    }
+    mine = " from {} p join device d on d.id = p.device_id where d.uuid = %s order by ts desc"
+    rows = owner.execute(f"select oper_up, rx_bps, rx_bytes_total{mine.format('poll_interface')}", [device]).fetchall()
+    assert rows == [([True, False, None, True], [1.5, None, 0, 3], None)] * 2
+    assert owner.execute(f"select bgp_peer_state{mine.format('poll_bgp_peer')}", [device]).fetchall() == [([5],)]
+    assert owner.execute(f"select cpu_pct, mem_used_bytes{mine.format('poll_device')}", [device]).fetchall() == [
+        (None, 0)
+    ]
+
+
+@pytest.mark.parametrize("form", ["lists", "packed", "json", "packed json"])
+async def test_lists_and_packed_columns_are_stored_alike(world: World, owner: psycopg.Connection, form: str) -> None:
+    """Absent values, and counters beyond what a float can hold, in every form that an agent may send."""
+    now, device = world.now(), world.feeder.id("EDGE-NTH-1")
+    ports = [p.key for p in world.seed.devices[0].interfaces]
+    columns: dict[str, Column] = {
+        "interface.oper_up": [True, False, None, True],
+        "interface.rx_bps": [None, 0, 1.5, 2**20],
+        "interface.rx_bytes_total": [(1 << 62) + 1, None, 0, (1 << 63) - 1],
+        "interface.tx_bytes_total": [None] * 4,
+    }
+    poll = Poll(device, ms(now), "interface", columns, set_id(ports), reset=[0, 3])
+    batch = Batch(1, uuid4(), ms(now), AGENT, {set_id(ports): ports}, [poll], [], world.feeder.inventory())
+    batch = packed(batch) if "packed" in form else batch
+    headers = {"Authorization": f"Bearer {world.token}", "Content-Type": "application/msgpack"}
+    body = msgspec.msgpack.encode(batch)
+    if "json" in form:
+        headers["Content-Type"], body = "application/json", msgspec.json.encode(batch)
+    answer = await world.client.post("/ingest/v1/batch", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["rejected"]) == (200, [])
+    names = ", ".join(name.partition(".")[2] for name in columns)
+    (row,) = owner.execute(
+        f"select {names}, p.reset from poll_interface p join device d on d.id = p.device_id where d.uuid = %s",
+        [device],
+    ).fetchall()
+    assert list(row) == [*columns.values(), [0, 3]]
+
+
+async def test_an_outage_does_not_become_the_rhythm_of_a_router(world: World, owner: psycopg.Connection) -> None:
+    now, device = world.now(), world.feeder.id("EDGE-NTH-1")
+
+    async def period_after(*minutes: int) -> float | None:
+        times = [now - timedelta(minutes=m) for m in minutes]
+        polls = [Poll(device, ms(ts), "device", {"device.cpu_pct": [1.0]}) for ts in times]
+        patch = world.feeder.inventory()
+        await world.sent(Batch(1, uuid4(), ms(now), AGENT, polls=polls, inventory_patch=patch))
+        query = "select period_s from latest_poll p join device d on d.id = p.device_id where d.uuid = %s"
+        (period,) = owner.execute(query, [device]).fetchone() or (None,)
+        return None if period is None else float(period)
+
+    assert await period_after(200) is None
+    assert await period_after(199) == 60
+    assert await period_after(10) == 120  # live again, twice the rhythm at most
+    assert await period_after(150, 149, 148) == 120  # the backlog is older than what is known
+    assert await period_after(9) == 60
+    assert await period_after(6) == 120  # a rhythm that became slower
+    assert await period_after(3) == 180
 
 
 async def test_inventory_outside_the_agents_reach_is_rejected(world: World) -> None:
