@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import structlog
 import uvicorn
+import uvloop
 from starlette.datastructures import State
 
 from ispvm import logs
@@ -81,7 +82,6 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             app,
-            loop="uvloop",
             http="httptools",
             log_config=None,
             proxy_headers=True,
@@ -124,7 +124,7 @@ def serve(settings: Settings) -> int:
     logs.configure()
     path = Path(settings.socket)
     try:
-        asyncio.run(_run(settings, bind(path)))
+        uvloop.run(_run(settings, bind(path)))
     finally:
         path.unlink(missing_ok=True)
     return 0

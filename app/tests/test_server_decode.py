@@ -78,6 +78,9 @@ def test_too_many_metrics_or_events_are_refused_by_name_and_limit() -> None:
     poll = Poll(ID, 0, "device", {"device.cpu_pct": [1.0] * 50_001})
     with pytest.raises(RefusedError, match="polls: 50001 values, the limit is 50000"):
         check_limits(Batch(1, ID, 0, Agent("a", "1"), polls=[poll]))
+    packed = Poll(ID, 0, "interface", {"interface.rx_bytes_total": bytes(8 * 50_001)}, "0" * 16)
+    with pytest.raises(RefusedError, match="polls: 50001 values, the limit is 50000"):
+        check_limits(Batch(1, ID, 0, Agent("a", "1"), polls=[packed]))
     event = Event(ID, 0, "device.rebooted", ID, "info")
     with pytest.raises(RefusedError, match="events: 10001 events, the limit is 10000"):
         check_limits(Batch(1, ID, 0, Agent("a", "1"), events=[event] * 10_001))

@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from math import nan
-from typing import NamedTuple
 
 import numpy as np
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, Poll, Rejection
-from ispvm_contract.ingest import Column as Values
 from ispvm_contract.packed import FORMATS, unpack
 
 from ispvm.ingest.known import NUL, Known, Taken, unknown_device
 from ispvm.ingest.senders import Sender
 from ispvm.store.columns import (
     LATE,
-    Column,
     Numbers,
     PackedArray,
     array_columns,
@@ -64,15 +61,19 @@ class Row:
     names: tuple[str, ...]  # of its columns in the table, sorted
 
 
-class _Gathered(NamedTuple):
-    """One column of several rows: which have it, and all their values."""
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What one statement stores: rows of one entity type in the order of their key, no two of the same moment, and by
+    metric the values of all that have it.
+    """
 
-    lengths: list[int | None]
-    numbers: Numbers
+    kind: str
+    rows: list[Row]
+    values: dict[str, Numbers]
 
 
-def rows(batch: Batch, known: Known, taken: Taken, rejected: list[Rejection]) -> dict[str, list[Row]]:
-    """What can be stored of a batch's polls, by entity type."""
+def landings(batch: Batch, known: Known, taken: Taken, rejected: list[Rejection]) -> list[Landing]:
+    """What can be stored of a batch's polls."""
     fitting: dict[str, list[Row]] = defaultdict(list)
     for at, poll in enumerate(batch.polls):
         try:
@@ -86,15 +87,23 @@ def rows(batch: Batch, known: Known, taken: Taken, rejected: list[Rejection]) ->
                 f"polls[{at}]",
                 f"columns.{name}: not a metric of {poll.entity_type!r}; the other columns were stored",
             )
-            for name in _stored(poll.entity_type, tuple(poll.columns))[1]
+            for name in poll.columns.keys() - row.columns.keys()
         ]
-    good = {}
-    for kind, some in fitting.items():
-        faults = _faults(kind, some)
-        rejected += [Rejection(f"polls[{at}]", reason) for at, reason in sorted(faults.items())]
+    found = []
+    for kind, rows in fitting.items():
         # The same order everywhere, so that two batches with the same polls cannot wait for each other.
-        good[kind] = sorted((r for r in some if r.at not in faults), key=lambda r: (r.device, r.ts, r.set))
-    return good
+        rows.sort(key=lambda row: (row.device, row.ts, row.set))
+        values = _gathered(kind, rows)
+        if faults := _faults(kind, rows, values):
+            rejected += [Rejection(f"polls[{at}]", reason) for at, reason in sorted(faults.items())]
+            rows = [row for row in rows if row.at not in faults]
+            values = _gathered(kind, rows)
+        waves = _waves(rows)
+        if len(waves) == 1:
+            found.append(Landing(kind, rows, values))
+        else:
+            found += [Landing(kind, wave, _gathered(kind, wave)) for wave in waves]
+    return found
 
 
 def _row(at: int, poll: Poll, batch: Batch, known: Known, taken: Taken) -> Row:
@@ -115,22 +124,18 @@ def _row(at: int, poll: Poll, batch: Batch, known: Known, taken: Taken) -> Row:
         raise ValueError("set: a poll of the device itself has none")
     if any(not 0 <= position < length for position in poll.reset):
         raise ValueError(f"reset: positions are from 0 to {length - 1}")
-    names, _ = _stored(poll.entity_type, tuple(poll.columns))
+    names = _stored(poll.entity_type, tuple(poll.columns))
     if not names:
         raise ValueError("columns: none that is in the registry")
-    there, packed = columns(poll.entity_type), {}
-    for name, values in poll.columns.items():
-        if (column := there.get(name)) is not None:
-            packed[name] = _packed(column, values, length)
     quality = QUALITY[poll.quality] + (LATE if taken.now - poll.ts > LATE_AFTER_MS else 0)
-    return Row(at, device, poll.ts, number, length, quality, poll, packed, names)
+    return Row(at, device, poll.ts, number, length, quality, poll, _packed(poll, length), names)
 
 
 @lru_cache(maxsize=1024)
-def _stored(entity_type: str, metrics: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The table's columns for some metrics, sorted, and the metrics that have none."""
+def _stored(entity_type: str, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    """The table's columns for some metrics, sorted."""
     there = columns(entity_type)
-    return tuple(sorted(there[m].name for m in metrics if m in there)), tuple(m for m in metrics if m not in there)
+    return tuple(sorted(there[metric].name for metric in metrics if metric in there))
 
 
 def _set_of(poll: Poll, batch: Batch, known: Known, device: int) -> tuple[int, int]:
@@ -147,38 +152,48 @@ def _set_of(poll: Poll, batch: Batch, known: Known, device: int) -> tuple[int, i
     )
 
 
-def _packed(column: Column, values: Values, length: int) -> bytes:
-    """A column in packed form, as long as its key set."""
-    name, count = column.metric.name, len(values)
-    if isinstance(values, bytes):
-        if count == length * column.width:
-            return values
-        if count % column.width:
-            raise ValueError(f"columns.{name}: {count} bytes, not a whole number of {column.width}-byte values")
-        count //= column.width
-    elif count == length:
-        try:
-            return column.pack(values)
-        except ValueError as error:
-            raise ValueError(f"columns.{name}: {error}") from error
-    raise ValueError(f"columns.{name}: {count} values for {length} keys")
+def _packed(poll: Poll, length: int) -> dict[str, bytes]:
+    """The columns that have a place in the table, in packed form, each as long as its key set."""
+    there, packed = columns(poll.entity_type), {}
+    for name, values in poll.columns.items():
+        if (column := there.get(name)) is None:
+            continue
+        count = len(values)
+        if isinstance(values, bytes):
+            if count != length * column.width:
+                if count % column.width:
+                    raise ValueError(f"columns.{name}: {count} bytes, not a whole number of {column.width}-byte values")
+                raise ValueError(f"columns.{name}: {count // column.width} values for {length} keys")
+            packed[name] = values
+        elif count != length:
+            raise ValueError(f"columns.{name}: {count} values for {length} keys")
+        else:
+            try:
+                packed[name] = column.pack(values)
+            except ValueError as error:
+                raise ValueError(f"columns.{name}: {error}") from error
+    return packed
 
 
-def _gathered(column: Column, rows: Sequence[Row]) -> _Gathered:
-    pieces = [row.columns.get(column.metric.name) for row in rows]
-    lengths = [None if piece is None else row.length for row, piece in zip(rows, pieces, strict=True)]
-    return _Gathered(lengths, column.numbers(b"".join(piece for piece in pieces if piece is not None)))
+def _gathered(kind: str, rows: Sequence[Row]) -> dict[str, Numbers]:
+    """By metric, in the registry's order, the values of all rows that have it."""
+    present = set().union(*{row.names for row in rows})
+    return {
+        name: column.numbers(b"".join([row.columns[name] for row in rows if name in row.columns]))
+        for name, column in columns(kind).items()
+        if column.name in present
+    }
 
 
-def _faults(kind: str, rows: Sequence[Row]) -> dict[int, str]:
+def _faults(kind: str, rows: Sequence[Row], values: dict[str, Numbers]) -> dict[int, str]:
     """Why polls cannot be stored, by their place in the batch."""
     faults: dict[int, str] = {}
-    for name, column in columns(kind).items():
-        gathered = _gathered(column, rows)
-        wrong = column.wrong(gathered.numbers)
+    for name, numbers in values.items():
+        column = columns(kind)[name]
+        wrong = column.wrong(numbers)
         if not wrong.any():
             continue
-        ends = list(accumulate(length or 0 for length in gathered.lengths))
+        ends = list(accumulate(row.length if name in row.columns else 0 for row in rows))
         for place in np.unique(np.searchsorted(ends, np.flatnonzero(wrong), "right")):
             row = rows[int(place)]
             try:
@@ -186,6 +201,20 @@ def _faults(kind: str, rows: Sequence[Row]) -> dict[int, str]:
             except ValueError as error:
                 faults.setdefault(row.at, f"columns.{name}: {error}")
     return faults
+
+
+def _waves(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows such that no two of a wave are the same moment: one statement cannot touch a row twice."""
+    waves: list[list[Row]] = []
+    before, number = None, 0
+    for row in rows:
+        key = (row.device, row.ts, row.set)
+        number = number + 1 if key == before else 0
+        before = key
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(row)
+    return waves
 
 
 @cache
@@ -210,51 +239,42 @@ def _insert(kind: str) -> bytes:
     ).encode()
 
 
-def _parameters(kind: str, rows: Sequence[Row]) -> list[PackedArray | None]:
+def _parameters(landing: Landing) -> list[PackedArray | None]:
+    rows, of_sets = landing.rows, array_columns(landing.kind)
     resets = [len(row.poll.reset) or None for row in rows]
-    intervals = [nan if row.poll.interval_s is None else row.poll.interval_s for row in rows]
     found: list[PackedArray | None] = [
         integers_parameter([row.device for row in rows]),
         times_parameter([row.ts for row in rows]),
-        *([integers_parameter([row.set for row in rows])] if array_columns(kind) else []),
-        array_parameter("real", np.array(intervals, np.float32)),
+        *([integers_parameter([row.set for row in rows])] if of_sets else []),
+        _intervals(rows),
         array_parameter("smallint", np.array([row.quality for row in rows], np.int16)),
         texts_parameter([row.poll.source for row in rows]),
         arrays_parameter("smallint", np.array([p for row in rows for p in row.poll.reset], np.int16), resets),
     ]
-    for column in columns(kind).values():
-        lengths, numbers = _gathered(column, rows)
-        if not any(length is not None for length in lengths):
+    for name, column in columns(landing.kind).items():
+        if (numbers := landing.values.get(name)) is None:
             found.append(None)
-        elif array_columns(kind):
+        elif of_sets:
+            lengths = [row.length if name in row.columns else None for row in rows]
             found.append(arrays_parameter(column.kind, numbers, lengths))
         else:
             full = np.full(len(rows), FORMATS[column.kind][2], numbers.dtype)
-            full[[length is not None for length in lengths]] = numbers
+            full[[name in row.columns for row in rows]] = numbers
             found.append(array_parameter(column.kind, full))
     return found
 
 
-def _waves(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows such that no two of a wave are the same moment: one statement cannot touch a row twice."""
-    waves: list[list[Row]] = []
-    seen: dict[tuple[int, int, int], int] = {}
-    for row in rows:
-        key = (row.device, row.ts, row.set)
-        number = seen[key] = seen.get(key, -1) + 1
-        if number == len(waves):
-            waves.append([])
-        waves[number].append(row)
-    return waves
+def _intervals(rows: Iterable[Row]) -> PackedArray:
+    seconds = [nan if row.poll.interval_s is None else row.poll.interval_s for row in rows]
+    return array_parameter("real", np.array(seconds, np.float32))
 
 
-async def store_polls(connection: Connection, sender: Sender, found: dict[str, list[Row]], now: int) -> None:
+async def store_polls(connection: Connection, sender: Sender, found: Sequence[Landing], now: int) -> None:
     """Send the statements that store these rows; they are waited for when the pipeline of `connection` is."""
-    if not any(found.values()):
+    if not found:
         return
-    for kind, some in found.items():
-        for wave in _waves(some):
-            await connection.execute(_insert(kind), [sender.tenant, *_parameters(kind, wave)], prepare=True)
+    for landing in found:
+        await connection.execute(_insert(landing.kind), [sender.tenant, *_parameters(landing)], prepare=True)
     # Last, since two batches of the same routers wait for each other from here on until they are committed.
     await connection.execute(_POINT, _pointers(sender, found), prepare=True)
     await connection.execute(_MARK, _marks(sender, found, now), prepare=True)
@@ -274,19 +294,16 @@ where l.ts < excluded.ts
 """
 
 
-def _pointers(sender: Sender, found: dict[str, list[Row]]) -> list[object]:
+def _pointers(sender: Sender, found: Iterable[Landing]) -> list[object]:
     """The newest poll of each kind, and the time between the two newest of this batch."""
     newest: dict[tuple[int, str, int, tuple[str, ...]], list[Row]] = defaultdict(list)
-    for kind, some in found.items():
-        for row in some:  # in the order of time
-            newest[row.device, kind, row.set, row.names].append(row)
+    for landing in found:
+        for row in landing.rows:
+            newest[row.device, landing.kind, row.set, row.names].append(row)
     keys = sorted(newest)
-    last = [newest[key][-1] for key in keys]
-    periods = [
-        (polls[-1].ts - polls[-2].ts) / 1000 or nan if len(polls) > 1 else nan
-        for polls in map(newest.__getitem__, keys)
-    ]
-    intervals = [nan if row.poll.interval_s is None else row.poll.interval_s for row in last]
+    times = [sorted(row.ts for row in newest[key]) for key in keys]
+    last = [max(newest[key], key=lambda row: row.ts) for key in keys]
+    periods = [(ts[-1] - ts[-2]) / 1000 or nan if len(ts) > 1 else nan for ts in times]
     return [
         sender.tenant,
         integers_parameter([device for device, _, _, _ in keys]),
@@ -294,7 +311,7 @@ def _pointers(sender: Sender, found: dict[str, list[Row]]) -> list[object]:
         integers_parameter([number for _, _, number, _ in keys]),
         texts_parameter([f"{{{','.join(names)}}}" for _, _, _, names in keys]),
         times_parameter([row.ts for row in last]),
-        array_parameter("real", np.array(intervals, np.float32)),
+        _intervals(last),
         array_parameter("real", np.array(periods, np.float32)),
     ]
 
@@ -313,9 +330,9 @@ def due(device: int, hour: int, now: int) -> int:
     return max(now, hour + HOUR_MS + (CLOSING_SECONDS + device * 7919 % SPREAD_SECONDS) * 1000)
 
 
-def _marks(sender: Sender, found: dict[str, list[Row]], now: int) -> list[object]:
+def _marks(sender: Sender, found: Iterable[Landing], now: int) -> list[object]:
     """The hours that these rows belong to."""
-    marks = sorted({(row.device, kind, row.ts // HOUR_MS * HOUR_MS) for kind, some in found.items() for row in some})
+    marks = sorted({(row.device, part.kind, row.ts // HOUR_MS * HOUR_MS) for part in found for row in part.rows})
     return [
         sender.tenant,
         integers_parameter([device for device, _, _ in marks]),

@@ -16,10 +16,9 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from ispvm.ingest.known import NUL, Known, Taken, moment, unknown_device
-from ispvm.ingest.landing import rows as rows_of
-from ispvm.ingest.landing import store_polls
-from ispvm.ingest.senders import AGENT_BY_HASH, Sender, sender_in
-from ispvm.store.columns import array_columns, landing_types
+from ispvm.ingest.landing import landings, store_polls
+from ispvm.ingest.senders import CONFIRM, Sender, sender_in
+from ispvm.store.columns import array_columns, landing_types, texts_parameter, uuids_parameter
 from ispvm.store.pool import Connection, Pool
 
 Cursor = AsyncCursor[TupleRow]
@@ -42,7 +41,7 @@ async def store(pool: Pool, token_sha256: bytes, sender: Sender, batch: Batch, t
             [str(sender.tenant), str(STATEMENT_MS)],
             prepare=True,
         )
-        token = await connection.execute(AGENT_BY_HASH, [token_sha256], prepare=True)
+        token = await connection.execute(CONFIRM, [token_sha256], prepare=True)
         ledger = await connection.execute(
             "insert into ingest_batch (agent_id, id, tenant_id) values (%s, %s, %s::smallint) on conflict do nothing",
             [sender.id, batch.id, sender.tenant],
@@ -57,13 +56,14 @@ async def store(pool: Pool, token_sha256: bytes, sender: Sender, batch: Batch, t
             return BatchAnswer(batch.id, "duplicate")
         known = Known()
         await _note_devices(connection, sender, devices, known)
-        known.sets = {(device, kind, name): (number, length) async for device, kind, name, number, length in sets}
+        for device, kind, name, number, length in await sets.fetchall():
+            known.sets[device, kind, name] = (number, length)
         patch = batch.inventory_patch
         if patch.devices or patch.entities:
             await _patch_devices(connection, sender, patch.devices, known, rejected)
             await _patch_entities(connection, sender, patch.entities, known, rejected)
         await _make_sets(connection, sender, batch, known)
-        found = rows_of(batch, known, taken, rejected)
+        found = landings(batch, known, taken, rejected)
         await _store_events(connection, sender, batch, known, rejected, taken)
         await store_polls(connection, sender, found, taken.now)
         # Not with every batch: those that come at the same time would wait for each other.
@@ -80,19 +80,19 @@ async def _ask_devices(connection: Connection, sender: Sender, batch: Batch) -> 
     wanted = {p.device for p in batch.polls} | {e.device for e in batch.events}
     wanted |= {d.id for d in batch.inventory_patch.devices} | {e.device for e in batch.inventory_patch.entities}
     return await connection.execute(
-        "select uuid, id, site_id, agent_id from device where tenant_id = %s::smallint and uuid = any(%s)",
-        [sender.tenant, list(wanted)],
+        "select uuid, id, site_id, agent_id from device where tenant_id = %s::smallint and uuid = any(%s::uuid[])",
+        [sender.tenant, uuids_parameter(wanted)],
         prepare=True,
         binary=True,
     )
 
 
 async def _ask_sets(connection: Connection, batch: Batch) -> Cursor:
-    named = [poll for poll in batch.polls if poll.set is not None]
+    named = [(poll.device, poll.set) for poll in batch.polls if poll.set is not None]
     return await connection.execute(
         "select device_id, type, name, id, cardinality(entities) from entity_set"
-        " where device_id in (select id from device where uuid = any(%s)) and name = any(%s)",
-        [list({poll.device for poll in named}), list({poll.set for poll in named})],
+        " where device_id in (select id from device where uuid = any(%s::uuid[])) and name = any(%s::text[])",
+        [uuids_parameter({device for device, _ in named}), texts_parameter({name for _, name in named})],
         prepare=True,
         binary=True,
     )
@@ -100,7 +100,7 @@ async def _ask_sets(connection: Connection, batch: Batch) -> Cursor:
 
 async def _note_devices(connection: Connection, sender: Sender, found: Cursor, known: Known) -> None:
     adopt = []
-    async for uuid, device, site, agent in found:
+    for uuid, device, site, agent in await found.fetchall():
         if site in sender.sites:
             known.devices[uuid] = device
             if agent != sender.id:

@@ -8,11 +8,13 @@ have: between them stand the types packed_KIND of the schema, each with one arra
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import accumulate
 from math import isfinite
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 from ispvm_contract.ingest import Value
@@ -102,9 +104,11 @@ def _array_head(kind: Kind, count: int, nulls: bool) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _element_head(kind: Kind, count: int, size: int, nulls: bool) -> bytes:
+def _element_head(kind: Kind, count: int, size: int) -> bytes:
     """Of an element of packed_KIND[] as record_recv reads it; `size` bytes of cells follow."""
-    return struct.pack(">iiIi", 32 + size, 1, _FORMS[kind].array_oid, 20 + size) + _array_head(kind, count, nulls)
+    form = _FORMS[kind]
+    head = _array_head(kind, count, size < count * form.cell.itemsize)
+    return struct.pack(">iiIi", 32 + size, 1, form.array_oid, 20 + size) + head
 
 
 def _cells(kind: Kind, numbers: Numbers) -> tuple[bytes, list[int] | None]:
@@ -131,17 +135,12 @@ def array_parameter(kind: Kind, numbers: Numbers) -> PackedArray:
 def arrays_parameter(kind: Kind, numbers: Numbers, lengths: Sequence[int | None]) -> PackedArray:
     """Values cut into arrays of these lengths as one packed_KIND[]; a length of None is a null without values."""
     body, begins = _cells(kind, numbers)
-    step, at = _FORMS[kind].cell.itemsize, 0
+    step = _FORMS[kind].cell.itemsize
+    places = accumulate((length or 0 for length in lengths), initial=0)
+    bounds = [place * step if begins is None else begins[place] for place in places]
     parts = [struct.pack(">5i", 1, 1, 0, len(lengths), 1)]
-    for length in lengths:
-        if length is None:
-            parts.append(_NULL)
-            continue
-        end = at + length
-        begin, stop = (at * step, end * step) if begins is None else (begins[at], begins[end])
-        parts.append(_element_head(kind, length, stop - begin, stop - begin < length * step))
-        parts.append(body[begin:stop])
-        at = end
+    for length, begin, end in zip(lengths, bounds, bounds[1:], strict=False):
+        parts += (_NULL if length is None else _element_head(kind, length, end - begin), body[begin:end])
     return PackedArray(b"".join(parts))
 
 
@@ -160,12 +159,20 @@ def times_parameter(epoch_ms: Sequence[int]) -> PackedArray:
     return PackedArray(binary_array((np.array(epoch_ms, np.int64) - _MS_TO_2000) * 1000, ">i8", 1184))
 
 
-def texts_parameter(texts: Sequence[str]) -> PackedArray:
+def texts_parameter(texts: Collection[str]) -> PackedArray:
     """As text[]."""
-    parts = [struct.pack(">5i", 1, 0, 25, len(texts), 1)]
-    for text in texts:
-        encoded = text.encode()
-        parts += (len(encoded).to_bytes(4, "big"), encoded)
+    return _items(25, [text.encode() for text in texts])
+
+
+def uuids_parameter(uuids: Collection[UUID]) -> PackedArray:
+    """As uuid[]."""
+    return _items(2950, [uuid.bytes for uuid in uuids])
+
+
+def _items(oid: int, items: Collection[bytes]) -> PackedArray:
+    parts = [struct.pack(">5i", 1, 0, oid, len(items), 1)]
+    for item in items:
+        parts += (len(item).to_bytes(4, "big"), item)
     return PackedArray(b"".join(parts))
 
 

@@ -286,6 +286,20 @@ async def test_tokens(world: World) -> None:
     assert (await world.send(batch)).status_code == 200
 
 
+async def test_a_token_that_was_accepted_is_asked_for_again_with_every_batch(world: World) -> None:
+    assert (await world.send(world.feeder.batch([world.now()]))).status_code == 200
+    enroll(world.settings, world.tenant, "pop", ["harbour"], world_token(world))
+    before = world.count("poll_device")
+    told = await world.sent(world.feeder.batch([world.now() - timedelta(minutes=1)]))
+    assert "is not known at this agent's sites" in str(told["rejected"])
+    assert world.count("poll_device") == before + 2
+    assert revoke(world.settings, world.tenant, "pop") is True
+    for _ in range(2):
+        answer = await world.send(world.feeder.batch([world.now()]))
+        assert (answer.status_code, answer.json()["field"]) == (403, "Authorization")
+    assert world.count("poll_device") == before + 2
+
+
 async def test_limits_are_refused_by_name_and_nothing_is_stored(world: World) -> None:
     now, device = world.now(), world.feeder.id("EDGE-NTH-1")
     many = [Poll(device, ms(now) + at, "device", {"device.cpu_pct": [1.0] * 1000}) for at in range(51)]
