@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench import tables
 from bench.fleet import Fleet, encode, values_of
-from bench.machine import Machine, Peer, say
+from bench.machine import DATABASE, Machine, Peer, say
 from bench.result import Beside, Figure, percentile
 from bench.scale import Scale
 
@@ -28,12 +28,15 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         values, bodies = sum(map(values_of, batches)), [encode(batch) for batch in batches]
         say(f"{len(bodies)} batches, {values:,} values, {sum(map(len, bodies)) / values:.2f} bytes a value on the wire")
         ours, copied, took = [], [], []
+        used: dict[str, list[float]] = {unit: [] for unit in DATABASE}
         pieces: list[bytes] = []
         for number in range(scale.rounds):
             tables.empty(database)
-            began = time.perf_counter()
+            before, began = machine.cpu_ms(), time.perf_counter()
             took += machine.send_all(fleet.tenant, bodies, CONNECTIONS)
             ours.append(values / (time.perf_counter() - began))
+            for unit, now in machine.cpu_ms().items():
+                used[unit].append((now - before[unit]) / len(bodies))
             pieces = pieces or tables.copy_out(database, "poll_interface")
             best = max(_copy(machine, pieces, values, connections) for connections in (1, CONNECTIONS))
             copied.append(best)
@@ -56,6 +59,8 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     )  # fmt: skip
     yield Figure("ingest", "one batch, p50", "ms", [1000 * percentile(took, 0.5)], remark="all connections busy")
     yield Figure("ingest", "one batch, p95", "ms", [1000 * percentile(took, 0.95)])
+    for unit, rounds in used.items():
+        yield Figure("ingest", f"CPU of one batch, {unit}", "ms", rounds, remark="of this unit alone")
 
 
 def _copy(machine: Machine, pieces: Sequence[bytes], values: int, connections: int) -> float:

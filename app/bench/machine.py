@@ -142,6 +142,10 @@ class Machine:
             run("systemctl", "start", *DATABASE, "ispvm-worker")
             wait_for("the server is ready", self.ready)
 
+    def cpu_ms(self) -> dict[str, float]:
+        """CPU that each unit between the socket and the disk has used so far."""
+        return {unit: int(run("systemctl", "show", "-p", "CPUUsageNSec", "--value", unit)) / 1e6 for unit in DATABASE}
+
     # -- HTTP
 
     def connection(self) -> UnixHTTP:
