@@ -128,8 +128,7 @@ def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, le
             f"echo '{surroundings.clock}' > /etc/faketimerc\n: > /etc/ld.so.preload\n"
             f"chown {surroundings.user} /etc/ld.so.preload\nchmod 644 /etc/faketimerc /etc/ld.so.preload\n"
         )
-    command = [str(clone / ".venv/bin/python"), "-m", "release.build", "--version", version, "--no-archive",
-               "--out", str(base / "out")]  # fmt: skip
+    command = [str(clone / ".venv/bin/python"), "-m", "release.build", "--version", version, "--out", str(base / "out")]
     command += ["--own"] if own else []
     if surroundings.clock:
         # only after the change of user: its shared memory belongs to who loads it first
@@ -145,12 +144,13 @@ def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, le
     done = subprocess.run([*wrapped, *command], cwd=clone, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"the build in {base.name} failed:\n{done.stdout[-1500:]}{done.stderr[-2500:]}")
-    (tree,) = (base / "out").iterdir()
-    return tree
+    return base / "out" / f"ispvm-{version}"
 
 
 def kind(name: str) -> str:
     """The row of the table that a file belongs to."""
+    if name.endswith(".tar.zst"):
+        return "archive"
     top = name.partition("/")[0]
     endings = {
         ".whl": "wheels",
@@ -165,9 +165,14 @@ def kind(name: str) -> str:
     return rows.get(top, "manifest" if name.endswith("SUMS") else "everything else")
 
 
+def built(tree: Path) -> set[str]:
+    """What a build made, seen from its tree: every file, and the archive beside it if it was packed."""
+    return {*pack.files(tree), *(f"../{path.name}" for path in tree.parent.glob("*.tar.zst"))}
+
+
 def differences(first: Path, second: Path) -> list[str]:
-    """The files that are not the same in two trees, or are in one only."""
-    ours, theirs = set(pack.files(first)), set(pack.files(second))
+    """What is not the same in two builds, or is in one only."""
+    ours, theirs = built(first), built(second)
     unlike = {name for name in ours & theirs if wheelhouse.sha256(first / name) != wheelhouse.sha256(second / name)}
     return sorted(unlike | (ours ^ theirs))
 
@@ -262,9 +267,9 @@ def main() -> None:
                     columns[factor] = compare(first, second, factor)
                 shutil.rmtree(Path(scratch) / f"other{number}")
             rows = sorted(
-                {kind(name) for name in [*pack.files(first), *(name for unlike in columns.values() for name in unlike)]}
+                {kind(name) for name in [*built(first), *(name for unlike in columns.values() for name in unlike)]}
             )
-            files = len(pack.files(first))
+            files = len(built(first))
             digest = wheelhouse.sha256(first / pack.MANIFEST)
     print(table(rows, columns))
     unlike = sum(map(len, columns.values()))

@@ -179,11 +179,12 @@ def test_two_builds_compare_equal_and_a_planted_leak_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = small_tree(tmp_path / "a", leak=False), small_tree(tmp_path / "b", leak=False)
-    assert reproduce.compare(first, second, "clock") == []
     assert pack.archive(first)[1] == pack.archive(second)[1]
+    assert reproduce.compare(first, second, "clock") == []
     first, second = small_tree(tmp_path / "c", leak=True), small_tree(tmp_path / "d", leak=True)
+    assert pack.archive(first)[1] != pack.archive(second)[1]
     unlike = reproduce.compare(first, second, "clock")
-    assert unlike == ["SHA256SUMS", "SHA512SUMS", "agent/built", "release.json"]
+    assert unlike == ["../ispvm-0.1.0.tar.zst", "SHA256SUMS", "SHA512SUMS", "agent/built", "release.json"]
     assert "clock: agent/built: byte" in capsys.readouterr().out
     assert reproduce.table(["other", "manifest"], {"clock": unlike}).splitlines()[1].split() == ["other", "1"]
 
