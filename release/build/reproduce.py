@@ -85,11 +85,12 @@ def place(surroundings: Surroundings, base: Path) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", base], check=True)
 
 
-def checkout(surroundings: Surroundings, base: Path, *, leak: bool) -> Path:
-    """A clean clone of the commit, with what was fetched for it; owned by who will build."""
+def checkout(surroundings: Surroundings, base: Path, commit: str, *, leak: bool) -> Path:
+    """A clean clone at the commit, with what was fetched for it; owned by who will build."""
     clone = base / surroundings.directory
     clone.parent.mkdir(parents=True, exist_ok=True)
-    git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone))
+    git(ROOT, "clone", "--quiet", "--no-hardlinks", "--no-checkout", str(ROOT), str(clone))
+    git(clone, "checkout", "--quiet", "--detach", commit)  # whatever is committed meanwhile
     for name in CARRIED:
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).symlink_to((ROOT / name).resolve())
@@ -112,9 +113,9 @@ def checkout(surroundings: Surroundings, base: Path, *, leak: bool) -> Path:
     return clone
 
 
-def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, leak: bool) -> Path:
+def build(surroundings: Surroundings, base: Path, version: str, commit: str, *, own: bool, leak: bool) -> Path:
     """Build once; return the tree. The network is off."""
-    clone = checkout(surroundings, base, leak=leak)
+    clone = checkout(surroundings, base, commit, leak=leak)
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0",
                    "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(base / "tmp")}  # fmt: skip
     environment |= surroundings.environment
@@ -253,18 +254,19 @@ def main() -> None:
         raise BuildError("reproduce needs root: it builds as another user, on another file system, at another time")
     if not Path(FAKETIME).exists():
         raise BuildError("reproduce needs the package faketime: apt-get install faketime")
-    version = (ROOT / "VERSION").read_text().strip()
+    version, commit = (ROOT / "VERSION").read_text().strip(), git(ROOT, "rev-parse", "HEAD").strip()
     fetch(version, own=args.own)
     variants = {name: together([name]) for name in FACTORS} if args.each else {"all at once": together(list(FACTORS))}
     columns: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         Path(scratch).chmod(0o755)
         with place(FIRST, Path(scratch) / "first") as base:
-            first = build(FIRST, base, version, own=args.own, leak=args.leak)
+            first = build(FIRST, base, version, commit, own=args.own, leak=args.leak)
             for number, (factor, surroundings) in enumerate(variants.items()):
                 with place(surroundings, Path(scratch) / f"other{number}") as other:
-                    second = build(surroundings, other, version, own=args.own, leak=args.leak)
+                    second = build(surroundings, other, version, commit, own=args.own, leak=args.leak)
                     columns[factor] = compare(first, second, factor)
+                print(f"{factor}: {len(columns[factor])} of {len(built(first))} files differ", flush=True)
                 shutil.rmtree(Path(scratch) / f"other{number}")
             rows = sorted(
                 {kind(name) for name in [*built(first), *(name for unlike in columns.values() for name in unlike)]}
