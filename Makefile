@@ -106,8 +106,12 @@ rebuild:  ## build our own artefacts again from an unpacked BUNDLE alone, networ
 	@unshare --net "$(BUNDLE)/rebuild"
 
 .PHONY: airgap
-airgap: bootstrap  ## install a signed BUNDLE (tree or .tar.zst) on a host without a way out, and count its packets
-	@$(PYTHON) ci/airgap.py "$(BUNDLE)"
+airgap: bootstrap  ## install a signed BUNDLE (and NEWER over it) on a host without a way out, and count its packets
+	@$(PYTHON) ci/airgap.py "$(BUNDLE)" $(if $(NEWER),--newer "$(NEWER)")
+
+.PHONY: next-release
+next-release: bootstrap  ## build and sign this commit once more as the next patch level, in dist/next, for NEWER of airgap
+	@$(PYTHON) ci/next_release.py --keys "$(KEYS)"
 
 .PHONY: agent-everywhere
 agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
