@@ -114,8 +114,9 @@ next-release: bootstrap  ## build and sign this commit once more as the next pat
 	@$(PYTHON) ci/next_release.py --keys "$(KEYS)"
 
 .PHONY: agent-everywhere
-agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
-	@$(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
+agent-everywhere: bootstrap  ## the agent's one file and image of an unpacked BUNDLE poll emulated routers, on amd64 and emulated arm64
+	@dpkg -s qemu-user-static >/dev/null 2>&1 || apt-get install -qq --yes --no-install-recommends qemu-user-static >/dev/null
+	@PYTHONPATH=contract $(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
 
 .PHONY: mutate
 mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
