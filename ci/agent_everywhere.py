@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,8 @@ credential = "routers"
 
 
 @contextmanager
-def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[None]:
-    """The agent's one file runs, in a root of Debian 13 for this processor."""
+def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[], str]]:
+    """The agent's one file runs, in a root of Debian 13 for this processor; yields what tells its log."""
     root = home / "root"
     root.mkdir()
     (system, _) = read_image(bundle / f"agent/ispvm-agent-{architecture}.oci.tar")[1]  # without the layer of our wheels
@@ -99,17 +99,14 @@ def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[None]:
     for name, inside in PLACES.items():
         (root / inside).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", home / name, root / inside], check=True)
-    environment = {
-        "PATH": "/usr/bin",
-        "CREDENTIALS_DIRECTORY": "/run/credentials",
-        "PEX_ROOT": "/var/lib/ispvm-agent/pex",
-    }
+    environment = {"CREDENTIALS_DIRECTORY": "/run/credentials", "PEX_ROOT": "/var/lib/ispvm-agent/pex"}
     chroot = ["/usr/sbin/chroot", f"--userspec={USER}:{USER}", str(root)]
     command = [*chroot, "/usr/bin/python3", "/ispvm-agent.pex", "run"]
     try:
-        with subprocess.Popen(command, env=environment) as agent:
+        log = home / "log"
+        with log.open("w") as said, subprocess.Popen(command, env=environment, stderr=said) as agent:
             try:
-                yield
+                yield log.read_text
             finally:
                 agent.terminate()
     finally:
@@ -118,8 +115,8 @@ def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def image(bundle: Path, architecture: str, home: Path) -> Iterator[None]:
-    """The agent's image runs, which must say what it is and run as nobody's user."""
+def image(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[], str]]:
+    """The agent's image runs, which must say what it is and run as nobody's user; yields what tells its log."""
     path = bundle / f"agent/ispvm-agent-{architecture}.oci.tar"
     release, config = json.loads((bundle / "release.json").read_text()), read_image(path)[0]
     labels = config["config"]["Labels"]
@@ -133,7 +130,7 @@ def image(bundle: Path, architecture: str, home: Path) -> Iterator[None]:
     options = ["--network=host", "--read-only", "--cap-drop=all", "--env=CREDENTIALS_DIRECTORY=/run/credentials"]
     try:
         testhost.podman("run", "--detach", f"--name={NAME}", *testhost.limits(), *options, *volumes, loaded, "run")
-        yield
+        yield lambda: testhost.podman("logs", NAME)
     finally:
         testhost.podman("rm", "--force", "--time=10", NAME)
         testhost.podman("rmi", loaded)
@@ -179,17 +176,8 @@ def main() -> None:
         raise testhost.TesthostError("needs the package qemu-user-static")
     if os.environ.get("ISPVM_ALONE") != "yes":  # again, in namespaces: a loopback and nothing else, mounts of its own
         testhost.holder()
-        command = [
-            "unshare",
-            "--net",
-            "--mount",
-            "sh",
-            "-euc",
-            'ip link set lo up; exec "$@"',
-            "sh",
-            sys.executable,
-            *sys.argv,
-        ]
+        alone = ["unshare", "--net", "--mount", "sh", "-euc", 'ip link set lo up; exec "$@"', "sh"]
+        command = [*alone, sys.executable, *sys.argv]
         sys.exit(subprocess.run(command, env={**os.environ, "ISPVM_ALONE": "yes"}, check=False).returncode)
     seed = ROOT / "seeds/demo_small.json"
     devices = json.loads(seed.read_text())["devices"]
@@ -213,9 +201,12 @@ def main() -> None:
                             counted = polled(state)
                             return len(counted) == len(devices) and min(counted.values()) >= POLLS
 
-                        with form(bundle, architecture, home):
-                            what = f"{architecture}, {form.__name__}"
-                            testhost.wait_for(enough, SECONDS, f"{what}: not {POLLS} polls of every router")
+                        what = f"{architecture}, {form.__name__}"
+                        with form(bundle, architecture, home) as log:
+                            try:
+                                testhost.wait_for(enough, SECONDS, f"{what}: not {POLLS} polls of every router")
+                            except testhost.TesthostError as error:
+                                raise testhost.TesthostError(f"{error}\n{log()[-2000:]}") from None
                         counted = polled(home / "state")
                         print(
                             f"{what}: {len(counted)} routers, {counted.total()} polls, at least {min(counted.values())}"
