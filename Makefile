@@ -118,6 +118,10 @@ agent-everywhere: bootstrap  ## the agent's one file and image of an unpacked BU
 	@dpkg -s qemu-user-static >/dev/null 2>&1 || apt-get install -qq --yes --no-install-recommends qemu-user-static >/dev/null
 	@PYTHONPATH=contract $(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
 
+.PHONY: server-image
+server-image: bootstrap  ## the server's image of an unpacked BUNDLE migrates the roles' database and serves, without a network
+	@ISPVM_BUNDLE="$(BUNDLE)" ci/integration ci/tests/server_image.py
+
 .PHONY: mutate
 mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices
 	@$(PYTHON) release/verify/tests/mutate.py

@@ -16,15 +16,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+import images
 import msgspec
 import testhost
 import zstandard
@@ -34,26 +33,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EMULATOR = "/usr/bin/qemu-aarch64-static"
 NAME = "ispvm-agent-everywhere"
 PORTS = 18000
-USER = 65532
 POLLS, SECONDS = 3, 600  # emulation takes its time, on a loaded machine more of it
 # what an agent has on a host, below a directory of ours and inside of its root
 PLACES = {"etc": "etc/ispvm-agent", "credentials": "run/credentials", "state": "var/lib/ispvm-agent"}
-
-
-def read_image(image: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """The configuration of an OCI image, and its layers."""
-    with tarfile.open(image) as archive:
-
-        def member(name: str) -> bytes:
-            file = archive.extractfile(name)
-            assert file is not None  # noqa: S101 - our own images have it
-            return file.read()
-
-        def blob(digest: str) -> bytes:
-            return member(f"blobs/sha256/{digest.removeprefix('sha256:')}")
-
-        manifest = json.loads(blob(json.loads(member("index.json"))["manifests"][0]["digest"]))
-        return json.loads(blob(manifest["config"]["digest"])), [blob(one["digest"]) for one in manifest["layers"]]
 
 
 def settings(home: Path, lab: Path, devices: list[dict[str, str]]) -> None:
@@ -85,7 +67,7 @@ credential = "routers"
 """
     (home / "etc/agent.toml").write_text(text)
     for path in (home, *home.rglob("*")):
-        os.chown(path, USER, USER)
+        os.chown(path, images.USER, images.USER)
 
 
 @contextmanager
@@ -93,14 +75,14 @@ def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[
     """The agent's one file runs, in a root of Debian 13 for this processor; yields what tells its log."""
     root = home / "root"
     root.mkdir()
-    (system, _) = read_image(bundle / f"agent/ispvm-agent-{architecture}.oci.tar")[1]  # without the layer of our wheels
+    (system, _) = images.read(bundle / f"agent/ispvm-agent-{architecture}.oci.tar")[1]  # without our wheels
     subprocess.run(["tar", "-C", root, "-x"], input=system, check=True)
     shutil.copyfile(bundle / "agent/ispvm-agent.pex", root / "ispvm-agent.pex")
     for name, inside in PLACES.items():
         (root / inside).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", home / name, root / inside], check=True)
     environment = {"CREDENTIALS_DIRECTORY": "/run/credentials", "PEX_ROOT": "/var/lib/ispvm-agent/pex"}
-    chroot = ["/usr/sbin/chroot", f"--userspec={USER}:{USER}", str(root)]
+    chroot = ["/usr/sbin/chroot", f"--userspec={images.USER}:{images.USER}", str(root)]
     command = [*chroot, "/usr/bin/python3", "/ispvm-agent.pex", "run"]
     try:
         log = home / "log"
@@ -116,16 +98,8 @@ def one_file(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[
 
 @contextmanager
 def image(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[], str]]:
-    """The agent's image runs, which must say what it is and run as nobody's user; yields what tells its log."""
-    path = bundle / f"agent/ispvm-agent-{architecture}.oci.tar"
-    release, config = json.loads((bundle / "release.json").read_text()), read_image(path)[0]
-    labels = config["config"]["Labels"]
-    said = (labels["org.opencontainers.image.version"], labels["org.opencontainers.image.revision"])
-    if said != (release["version"], release["commit"]):
-        raise testhost.TesthostError(f"{path.name}: its labels say {said}")
-    if (config["architecture"], config["config"]["User"]) != (architecture, f"{USER}:{USER}"):
-        raise testhost.TesthostError(f"{path.name}: is for {config['architecture']}, as {config['config']['User']}")
-    loaded = testhost.podman("load", "--quiet", "--input", str(path)).split()[-1]
+    """The agent's image runs; yields what tells its log."""
+    loaded = images.load(bundle, "agent", architecture)
     volumes = [f"--volume={home / name}:/{inside}" for name, inside in PLACES.items()]
     options = ["--network=host", "--read-only", "--cap-drop=all", "--env=CREDENTIALS_DIRECTORY=/run/credentials"]
     try:
@@ -139,11 +113,12 @@ def image(bundle: Path, architecture: str, home: Path) -> Iterator[Callable[[], 
 def polled(state: Path) -> Counter[str]:
     """How often each router was polled, by what lies in an agent's spool."""
     seen = set()
-    if (state / "spool.sqlite3").exists():
+    with suppress(sqlite3.OperationalError):  # the agent has not made it yet
         with closing(sqlite3.connect(f"file:{state}/spool.sqlite3?mode=ro", uri=True, timeout=5)) as spool:
-            for (body,) in spool.execute("select body from batch"):
-                batch = msgspec.msgpack.decode(zstandard.decompress(body), type=ingest.Batch)
-                seen |= {(str(poll.device), poll.ts) for poll in batch.polls if poll.entity_type == "interface"}
+            bodies = spool.execute("select body from batch").fetchall()
+        for (body,) in bodies:
+            batch = msgspec.msgpack.decode(zstandard.decompress(body), type=ingest.Batch)
+            seen |= {(str(poll.device), poll.ts) for poll in batch.polls if poll.entity_type == "interface"}
     return Counter(device for device, _ in seen)
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from release.build import debian, firstparty, oci, pack, reproduce, source, wheelhouse
 from release.build.source import BuildError, Release
@@ -152,6 +153,11 @@ def test_an_image_takes_no_set_user_id_bit_and_no_manual(tmp_path: Path) -> None
     with tarfile.open(fileobj=packed) as archive:
         layer.take(archive)
     assert {name: oct(member.mode) for name, (member, _) in layer.members.items()} == {"usr/bin/su": "0o755"}
+
+
+def test_the_signed_limit_of_upgrades_is_that_of_the_compatibility_matrix() -> None:
+    oldest = yaml.safe_load((ROOT / "SBOM/compatibility.yml").read_text())["upgrade"]["from"][0]
+    assert f"{oldest}.0" == pack.MIN_UPGRADE_FROM
 
 
 def small_tree(base: Path, *, leak: bool) -> Path:

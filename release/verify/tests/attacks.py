@@ -964,7 +964,8 @@ class Lab:
     def unusable(self) -> list[Case]:
         """Command lines that ask for nothing that could be answered."""
         digits, number = "0" * 64, "--attestations"
-        given = {
+        given: dict[str, tuple[str, ...]] = {
+            "no fingerprint": (),
             "a short fingerprint": ("--fingerprint", digits[1:]),
             "a long fingerprint": ("--fingerprint", digits + "0"),
             "a fingerprint in capitals": ("--fingerprint", digits[1:] + "A"),
