@@ -39,8 +39,7 @@ def image() -> Iterator[str]:
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings, a place for the server's socket, and the database's sockets, open to the user of the image."""
     home = tmp_path_factory.mktemp("image")
-    for path in home.parents[:3]:
-        path.chmod(0o755)
+    home.chmod(0o755)
     run = home / "run"
     run.mkdir(mode=0o755)
     os.chown(run, images.USER, images.USER)

@@ -43,7 +43,7 @@ def _verify(args: argparse.Namespace) -> bool:
 
 def _bijection(args: argparse.Namespace) -> bool:
     host = json.loads(args.files.read_text()) if args.files else bijection.read_host(args.host, args.ssh_option)
-    report = bijection.compare(args.tree, host)
+    report = bijection.compare(args.tree, host, args.without)
     print(report.text())
     return report.good
 
@@ -73,6 +73,7 @@ def main() -> int:
     where = one.add_mutually_exclusive_group(required=True)
     where.add_argument("--host", help="root@ADDRESS, reached over ssh")
     where.add_argument("--files", type=Path, help="what release/sbom/host_files.py printed on a host without a network")
+    one.add_argument("--without", action="append", default=[], help="a Debian package that this inventory leaves out")
     one.add_argument("--ssh-option", action="append", default=[], help="such as UserKnownHostsFile=…, as for ssh -o")
     one.set_defaults(run=_bijection)
     args = parser.parse_args()
