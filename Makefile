@@ -106,12 +106,21 @@ rebuild:  ## build our own artefacts again from an unpacked BUNDLE alone, networ
 	@unshare --net "$(BUNDLE)/rebuild"
 
 .PHONY: airgap
-airgap: bootstrap  ## install a signed BUNDLE (tree or .tar.zst) on a host without a way out, and count its packets
-	@$(PYTHON) ci/airgap.py "$(BUNDLE)"
+airgap: bootstrap  ## install a signed BUNDLE (and NEWER over it) on a host without a way out, and count its packets
+	@$(PYTHON) ci/airgap.py "$(BUNDLE)" $(if $(NEWER),--newer "$(NEWER)")
+
+.PHONY: next-release
+next-release: bootstrap  ## build and sign this commit once more as the next patch level, in dist/next, for NEWER of airgap
+	@$(PYTHON) ci/next_release.py --keys "$(KEYS)"
 
 .PHONY: agent-everywhere
-agent-everywhere: bootstrap  ## run the agent's one file of an unpacked BUNDLE on amd64 and, emulated, on arm64 against emulated routers
-	@$(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
+agent-everywhere: bootstrap  ## the agent's one file and image of an unpacked BUNDLE poll emulated routers, on amd64 and emulated arm64
+	@dpkg -s qemu-user-static >/dev/null 2>&1 || apt-get install -qq --yes --no-install-recommends qemu-user-static >/dev/null
+	@PYTHONPATH=contract $(PYTHON) ci/agent_everywhere.py "$(BUNDLE)"
+
+.PHONY: server-image
+server-image: bootstrap  ## the server's image of an unpacked BUNDLE migrates the roles' database and serves, without a network
+	@ISPVM_BUNDLE="$(BUNDLE)" ci/integration ci/tests/server_image.py
 
 .PHONY: mutate
 mutate: bootstrap  ## weaken the release verifiers in every way and see that the attack matrix notices

@@ -3,15 +3,19 @@
 
 The host's interface is shut. In its place stands a sink: a default route into an interface that counts and drops what
 it is given, so that a name look-up, a time query or a connection to a mirror is counted, not merely impossible. The
-routers of the demo's seed are emulated on the same host. It is done when they are live on the dashboard.
+routers of the demo's seed are emulated on the same host. It is done when they are live on the dashboard, a second
+installation changed nothing, the bundle rebuilt its own artefacts, every executable file of the host is explained by
+the SBOM, a newer bundle was installed over it and every forbidden step was refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +23,8 @@ import testhost
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME, ADDRESS = "ispvm-airgap", "10.89.77.80"
-BUNDLE = "/root/bundle"
+BUNDLE, NEWER = "/root/bundle", "/root/newer"
+FACT = "/etc/ansible/facts.d/ispvm.fact"
 SINK = """
 set -eu
 ip link set eth0 down
@@ -93,23 +98,23 @@ def counters() -> tuple[int, int]:
     return sink, routeless
 
 
-def bring(bundle: Path) -> None:
+def bring(bundle: Path, into: str) -> None:
     """Put the bundle on the host: an archive is unpacked there by what a bare Debian has, a tree is streamed."""
     ssh = testhost.ssh_command(ADDRESS)
     if bundle.is_dir():
         with subprocess.Popen(["tar", "-C", bundle, "-c", "."], stdout=subprocess.PIPE) as tar:
-            subprocess.run([*ssh, f"mkdir {BUNDLE} && tar -C {BUNDLE} -x"], stdin=tar.stdout, check=True)
+            subprocess.run([*ssh, f"mkdir {into} && tar -C {into} -x"], stdin=tar.stdout, check=True)
     else:
-        unpack = f"cat > /root/b.tar.zst && mkdir {BUNDLE} && /usr/lib/apt/apt-helper cat-file /root/b.tar.zst"
+        unpack = f"cat > /root/b.tar.zst && mkdir {into} && /usr/lib/apt/apt-helper cat-file /root/b.tar.zst"
         with bundle.open("rb") as file:
-            command = f"{unpack} | tar -C {BUNDLE} -x --strip-components=1"
+            command = f"{unpack} | tar -C {into} -x --strip-components=1 && rm /root/b.tar.zst"
             subprocess.run([*ssh, command], stdin=file, check=True)
 
 
-def install(*options: str) -> float:
-    """Run the bundle's installer; return the seconds it took."""
+def install(bundle: str) -> float:
+    """Run a bundle's installer; return the seconds it took."""
     started = time.monotonic()
-    command = f"cd {BUNDLE} && ./install {' '.join(options)} -i /root/inventory.yml > /root/install.log 2>&1"
+    command = f"cd {bundle} && ./install --allow-test-key -i /root/inventory.yml > /root/install.log 2>&1"
     try:
         inside("sh", "-c", command)
     except testhost.TesthostError:
@@ -117,17 +122,83 @@ def install(*options: str) -> float:
     return time.monotonic() - started
 
 
+def install_again(bundle: str) -> float:
+    """The same, over what is installed already: nothing may change."""
+    seconds = install(bundle)
+    log = inside("cat", "/root/install.log")
+    tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[", log, flags=re.MULTILINE)
+    changed = [task.partition("]")[0] for task in tasks if re.search(r"^changed: ", task, re.MULTILINE)]
+    if changed or " changed=0 " not in log:
+        raise testhost.TesthostError(f"a second installation changed: {', '.join(changed)}\n{log[-400:]}")
+    return seconds
+
+
+def refused(bundle: str, reason: str) -> None:
+    """A bundle that must not be installed on this host is refused for this reason, and the host stays as it is."""
+    before = inside("cat", FACT)
+    try:
+        install(bundle)
+    except testhost.TesthostError as error:
+        if reason not in " ".join(str(error).split()):
+            raise testhost.TesthostError(f"refused, but not because of {reason!r}: {error}") from None
+    else:
+        raise testhost.TesthostError(f"installed, though {reason!r}")
+    if inside("cat", FACT) != before:
+        raise testhost.TesthostError(f"refused because of {reason!r}, but the host was changed")
+    print(f"refused: {reason}")
+
+
+def live(names: list[str]) -> None:
+    """Wait until these routers are up on the dashboard."""
+    command = ("runuser", "-u", "ispvm-owner", "--", "/opt/ispvm/current/server/bin/ispvm", "login-link")
+    link = inside(*command).splitlines()[-1]
+    print(f"routers live on the dashboard: {inside('python3', '-c', LIVE, link, ','.join(names)).strip()}")
+
+
+def explained(bundle: Path) -> None:
+    """Every executable or importable file of the host belongs to one component of the SBOM, and back."""
+    files = inside("python3", "-", stdin=(ROOT / "release/sbom/host_files.py").read_text())
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as read:
+        read.write(files)
+        read.flush()
+        command = [sys.executable, "-m", "release.sbom", "bijection", str(bundle), "--files", read.name]
+        command += ["--without", "chrony"]  # a container's clock is its machine's
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(done.stdout, end="")
+    if done.returncode != 0:
+        raise testhost.TesthostError(f"the SBOM does not describe this host: {done.stderr}")
+
+
+def upgrade() -> None:
+    """Install a newer bundle over the older one; every way back, and a step that is too long, is refused."""
+    version, newer = (inside("cat", f"{where}/VERSION").strip() for where in (BUNDLE, NEWER))
+    print(f"upgraded from {version} to {newer} in {install(NEWER):.0f} s")
+    if json.loads(inside("cat", FACT))["version"] != newer:
+        raise testhost.TesthostError(f"the host does not say that it runs {newer}")
+    refused(BUNDLE, "REFUSED rollback: ")
+    inside("rm", "/root/.ispvm-release")  # as if it had been installed from another machine: the host itself knows
+    refused(BUNDLE, f"{newer} is installed and {version} is older")
+    inside("sed", "-i", f's/"{newer}"/"0.0.9"/', FACT)
+    refused(NEWER, f"0.0.9 is installed and cannot become {newer} in one step")
+    inside("sed", "-i", f's/"0.0.9"/"{newer}"/', FACT)
+    install_again(NEWER)
+
+
 def main() -> None:
     """All of it; exit 1 when one packet tried to leave."""
     parser = argparse.ArgumentParser(prog="airgap.py", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", type=Path, help="a signed tree, or its .tar.zst")
+    parser.add_argument("bundle", type=Path, help="a signed tree, or the .tar.zst beside it")
+    parser.add_argument("--newer", type=Path, help="the signed tree of a later release, to be installed over it")
+    parser.add_argument("--again", type=int, default=1, metavar="N", help="how many times it is installed again")
     parser.add_argument("--keep", action="store_true", help="leave the host running")
     parser.add_argument("--leak", action="store_true", help="let the host look a name up: the count must not be 0 then")
     args = parser.parse_args()
     testhost.down(NAME)
     testhost.up(NAME, ADDRESS)
     try:
-        bring(args.bundle)
+        bring(args.bundle, BUNDLE)
+        if args.newer:
+            bring(args.newer, NEWER)
         inside("sh", "-c", SINK)
         inside("sh", "-c", "cat > /root/inventory.yml", stdin=INVENTORY)
         inside("sh", "-c", "rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/*")
@@ -136,20 +207,21 @@ def main() -> None:
         # what packages bring into apt.conf.d is theirs; where packages come from is the host's
         listing = "find /etc/apt/sources.list* /etc/apt/preferences* /etc/apt/keyrings -type f | sort | xargs sha256sum"
         sources = inside("sh", "-c", listing)
-        seconds = install("--allow-test-key")
+        print(f"installed in {install(BUNDLE):.0f} s")
         if inside("sh", "-c", listing) != sources:
             raise testhost.TesthostError("the host's own apt sources were changed")
-        seed = json.loads((ROOT / "seeds" / "demo_small.json").read_text())
-        command = ("runuser", "-u", "ispvm-owner", "--", "/opt/ispvm/current/server/bin/ispvm", "login-link")
-        link = inside(*command).splitlines()[-1]
-        live = inside("python3", "-c", LIVE, link, ",".join(device["name"] for device in seed["devices"])).strip()
-        again = install("--allow-test-key")
-        recap = inside("grep", "-A1", "PLAY RECAP", "/root/install.log").splitlines()[-1]
+        routers = [device["name"] for device in json.loads((ROOT / "seeds/demo_small.json").read_text())["devices"]]
+        live(routers)
+        again = [install_again(BUNDLE) for _ in range(args.again)]
+        print(f"installed again, nothing changed: {', '.join(f'{seconds:.0f} s' for seconds in again)}")
         rebuilt = inside(f"{BUNDLE}/rebuild").splitlines()
-        sink, routeless = counters()
         print(f"rebuilt from the bundle, byte for byte the same: {len(rebuilt)} artefacts")
-        print(f"installed in {seconds:.0f} s, again in {again:.0f} s ({' '.join(recap.split()[2:5])})")
-        print(f"routers live on the dashboard: {live}")
+        if args.newer:
+            upgrade()
+            live(routers)
+        inside("rm", "-r", BUNDLE, *([NEWER] if args.newer else []))  # what is left is what was installed
+        explained(args.newer or args.bundle.with_name(args.bundle.name.removesuffix(".tar.zst")))
+        sink, routeless = counters()
         print(f"packets to the sink: {sink}; sends without a route: {routeless}")
         if sink or routeless:
             raise testhost.TesthostError("something on the host tried to leave it")

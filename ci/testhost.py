@@ -116,6 +116,18 @@ def podman(*args: str, check: bool = True, stdin: str | None = None) -> str:
     return run([*holder(), "podman", *options, *args], check=check, stdin=stdin)
 
 
+def limits() -> list[str]:
+    """Options for `podman run`: the limits that this machine lets a container have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    options = [f"--ulimit=nofile={files}:{files}", "--pids-limit=0"]
+    if not has_sys_resource():
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        processes = 30000 if hard == resource.RLIM_INFINITY else min(hard, 30000)
+        options.append(f"--ulimit=nproc={processes}:{processes}")
+    return options
+
+
 def wait_for(condition: Callable[[], bool], seconds: float, message: str) -> None:
     """Poll `condition` until it is true; raise TesthostError after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -228,16 +240,9 @@ def up(name: str, address: str) -> None:
         return
     wait_for(lambda: removed(name), 20, f"{name}: an older one could not be removed")
     make_network()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    limits = [f"--ulimit=nofile={files}:{files}", "--pids-limit=0"]
-    if not has_sys_resource():
-        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-        processes = 30000 if hard == resource.RLIM_INFINITY else min(hard, 30000)
-        limits.append(f"--ulimit=nproc={processes}:{processes}")
     podman(
         "run", "--detach", f"--name={name}", f"--hostname={name}", f"--label={LABEL}={ROOT}", "--privileged",
-        "--systemd=always", f"--network={NETWORK}:ip={address}", *limits, image(), *INIT,
+        "--systemd=always", f"--network={NETWORK}:ip={address}", *limits(), image(), *INIT,
     )  # fmt: skip
     wait_for(lambda: boot_state(name) in ("running", "degraded"), 60, f"{name} did not finish booting")
     if boot_state(name) == "degraded":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,32 @@ def test_the_wiring_sets_only_what_roles_take() -> None:
     known = set(preflight.argument_names(str(ROOT)))
     wiring = yaml.safe_load((ROOT / "group_vars/all/wiring.yml").read_text())
     assert {name for name in wiring if not name.startswith("_")} <= known
+
+
+def unordered(text: str) -> list[str]:
+    """Every use of a set filter whose result is neither sorted nor only counted: its order changes from run to run."""
+    faults = []
+    for found in re.finditer(r"\|\s*(union|intersect|difference|symmetric_difference)\(", text):
+        depth, end = 1, found.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        rest = text[end:].partition("}}")[0]
+        if not re.search(r"\|\s*(sort|length)\b", rest):
+            faults.append(text[found.start() : end])
+    return faults
+
+
+def test_nothing_on_a_host_depends_on_the_order_of_a_set() -> None:
+    """Ansible's set filters answer in the order of a hash that differs in every run: a second run changed the host."""
+    known_bad = "{{ [a, b] | union(c | default([])) | unique }}"
+    assert unordered(known_bad) == ["| union(c | default([]))"]
+    assert unordered("{{ a | difference(b.keys()) | length > 0 }}") == []
+    where = [ROOT / "group_vars", ROOT / "roles", ROOT / "playbooks", ROOT / "inventories", ROOT / "site.yml"]
+    files = [path for top in where for path in ([top] if top.is_file() else top.rglob("*"))]
+    read = [path for path in files if path.suffix in (".yml", ".j2") and path.is_file()]
+    assert len(read) > 100
+    assert [f"{path}: {fault}" for path in read for fault in unordered(path.read_text())] == []
 
 
 def test_the_production_example_is_refused_until_it_was_edited() -> None:

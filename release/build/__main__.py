@@ -160,7 +160,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pool", type=Path, help="apt/ of an earlier bundle: packages that the mirror no longer has")
     parser.add_argument("--dev", action="store_true", help="build a dirty checkout all the same; never for a release")
     parser.add_argument("--own", action="store_true", help="only our own artefacts: wheels, sdists, PEX, deb, source")
-    parser.add_argument("--no-archive", action="store_true", help="only the tree")
     return parser.parse_args()
 
 
@@ -184,7 +183,7 @@ def main() -> None:
     tree = build(ROOT, release, args.out.resolve(), pool=args.pool, name=name, own_only=args.own)
     names = pack.files(tree)
     say(f"{tree}  {len(names)} files, {sum((tree / name).stat().st_size for name in names) / 1e6:.0f} MB")
-    if not (args.no_archive or args.own):
+    if not args.own:
         with stage("pack"):
             packed, digest = pack.archive(tree)
         say(f"{packed}  {packed.stat().st_size / 1e6:.0f} MB")

@@ -31,6 +31,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # what `install` and Ansible need on a host, beside the packages of the roles; minisign verifies bundles
 INSTALLER = ("minisign", "python3", "python3-apt", "python3-venv")
 IMAGE = ("base-files", "ca-certificates", "python3", "tzdata")
+IMAGES = {"agent": IMAGE, "server": (*IMAGE, "libstdc++6")}  # numpy is C++, and its wheel brings no such library
 # an image has no package manager, no shell and no tool: these would come along only for scripts that install packages
 NOT_IN_IMAGES = {"debconf", "dpkg", "libacl1", "libmd0", "libpcre2-8-0", "libselinux1", "mawk", "openssl", "tar"}
 # the appliance is amd64 only; agents and their images are both
@@ -40,7 +41,7 @@ ROLES = {"amd64": ("agent", "base", "pgbouncer", "postgresql", "proxy", "release
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """One line of the lock. `uses`: `host` (the roles), `image`, or both. `path`: in Debian's pool and in ours."""
+    """One line of the lock. `uses`: of `host` (the roles), `agent-image`, `server-image`. `path`: in any pool."""
 
     name: str
     architecture: str
@@ -58,7 +59,8 @@ def wanted(root: Path, architecture: str) -> dict[str, Sequence[str]]:
     for role in ROLES[architecture]:
         values = yaml.safe_load((root / f"roles/{role}/defaults/main.yml").read_text()) or {}
         names.update(values.get(f"{role}_packages", []))
-    return {"host": sorted(names), "image": IMAGE}
+    components = IMAGES if architecture == "amd64" else ("agent",)
+    return {"host": sorted(names)} | {f"{component}-image": IMAGES[component] for component in components}
 
 
 def mirrors() -> list[str]:
@@ -111,7 +113,7 @@ def resolve(root: Path) -> list[Package]:
                         continue
                     address, file, size, digest = line.split()
                     name, version, arch = file.removesuffix(".deb").split("_")
-                    if use == "image" and name in NOT_IN_IMAGES:
+                    if use != "host" and name in NOT_IN_IMAGES:
                         continue
                     if not digest.startswith("SHA256:"):
                         raise BuildError(f"{name}: the index gives no SHA-256")

@@ -177,7 +177,9 @@ def build(
     """Write the images: the server for amd64, the agent for amd64 and arm64. `wheelhouses`: holds one per processor."""
     packages = sorted(packages)
     for component, architecture in (("server", "amd64"), ("agent", "amd64"), ("agent", "arm64")):
-        debs = [files[p.sha256] for p in packages if p.index == architecture and "image" in p.uses.split(",")]
+        debs = [
+            files[p.sha256] for p in packages if p.index == architecture and f"{component}-image" in p.uses.split(",")
+        ]
         house = wheelhouses / architecture
         digests = set((house / f"{component}.txt").read_text().replace("--hash=sha256:", " ").split())
         wheels = [

@@ -22,7 +22,11 @@ ARTEFACTS = ("agent", "server", "lab", "source")
 # from which installed release one may upgrade to this one in one step, and for how long a bundle counts as fresh
 MIN_UPGRADE_FROM = "0.1.0"
 FRESH_SECONDS = 365 * 86400
-LEVEL = 19
+# Packages and wheels are compressed already. What is left to gain is there several times (Python in every image, wheels
+# in every wheelhouse): a window finds it, a high level only takes time. 128 MB is the most that zstd reads unasked.
+COMPRESSION = zstandard.ZstdCompressionParameters.from_level(
+    9, window_log=27, enable_ldm=True, threads=2, write_checksum=True
+)
 
 
 def files(tree: Path) -> list[str]:
@@ -74,7 +78,7 @@ def archive(tree: Path) -> tuple[Path, str]:
     """
     epoch = json.loads((tree / "release.json").read_text())["source_date_epoch"]
     out = tree.with_name(f"{tree.name}.tar.zst")
-    compressor = zstandard.ZstdCompressor(level=LEVEL, threads=2, write_checksum=True)
+    compressor = zstandard.ZstdCompressor(compression_params=COMPRESSION)
     with out.open("wb") as file, compressor.stream_writer(file, closefd=False) as zipped:
         hashed = _Hashed(zipped)
         with tarfile.open(fileobj=cast("IO[bytes]", hashed), mode="w|", format=tarfile.GNU_FORMAT) as packed:

@@ -85,11 +85,12 @@ def place(surroundings: Surroundings, base: Path) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", base], check=True)
 
 
-def checkout(surroundings: Surroundings, base: Path, *, leak: bool) -> Path:
-    """A clean clone of the commit, with what was fetched for it; owned by who will build."""
+def checkout(surroundings: Surroundings, base: Path, commit: str, *, leak: bool) -> Path:
+    """A clean clone at the commit, with what was fetched for it; owned by who will build."""
     clone = base / surroundings.directory
     clone.parent.mkdir(parents=True, exist_ok=True)
-    git(ROOT, "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone))
+    git(ROOT, "clone", "--quiet", "--no-hardlinks", "--no-checkout", str(ROOT), str(clone))
+    git(clone, "checkout", "--quiet", "--detach", commit)  # whatever is committed meanwhile
     for name in CARRIED:
         (clone / name).parent.mkdir(exist_ok=True)
         (clone / name).symlink_to((ROOT / name).resolve())
@@ -112,9 +113,9 @@ def checkout(surroundings: Surroundings, base: Path, *, leak: bool) -> Path:
     return clone
 
 
-def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, leak: bool) -> Path:
+def build(surroundings: Surroundings, base: Path, version: str, commit: str, *, own: bool, leak: bool) -> Path:
     """Build once; return the tree. The network is off."""
-    clone = checkout(surroundings, base, leak=leak)
+    clone = checkout(surroundings, base, commit, leak=leak)
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0",
                    "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(base / "tmp")}  # fmt: skip
     environment |= surroundings.environment
@@ -128,8 +129,7 @@ def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, le
             f"echo '{surroundings.clock}' > /etc/faketimerc\n: > /etc/ld.so.preload\n"
             f"chown {surroundings.user} /etc/ld.so.preload\nchmod 644 /etc/faketimerc /etc/ld.so.preload\n"
         )
-    command = [str(clone / ".venv/bin/python"), "-m", "release.build", "--version", version, "--no-archive",
-               "--out", str(base / "out")]  # fmt: skip
+    command = [str(clone / ".venv/bin/python"), "-m", "release.build", "--version", version, "--out", str(base / "out")]
     command += ["--own"] if own else []
     if surroundings.clock:
         # only after the change of user: its shared memory belongs to who loads it first
@@ -145,12 +145,13 @@ def build(surroundings: Surroundings, base: Path, version: str, *, own: bool, le
     done = subprocess.run([*wrapped, *command], cwd=clone, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"the build in {base.name} failed:\n{done.stdout[-1500:]}{done.stderr[-2500:]}")
-    (tree,) = (base / "out").iterdir()
-    return tree
+    return base / "out" / f"ispvm-{version}"
 
 
 def kind(name: str) -> str:
     """The row of the table that a file belongs to."""
+    if name.endswith(".tar.zst"):
+        return "archive"
     top = name.partition("/")[0]
     endings = {
         ".whl": "wheels",
@@ -165,9 +166,14 @@ def kind(name: str) -> str:
     return rows.get(top, "manifest" if name.endswith("SUMS") else "everything else")
 
 
+def built(tree: Path) -> set[str]:
+    """What a build made, seen from its tree: every file, and the archive beside it if it was packed."""
+    return {*pack.files(tree), *(f"../{path.name}" for path in tree.parent.glob("*.tar.zst"))}
+
+
 def differences(first: Path, second: Path) -> list[str]:
-    """The files that are not the same in two trees, or are in one only."""
-    ours, theirs = set(pack.files(first)), set(pack.files(second))
+    """What is not the same in two builds, or is in one only."""
+    ours, theirs = built(first), built(second)
     unlike = {name for name in ours & theirs if wheelhouse.sha256(first / name) != wheelhouse.sha256(second / name)}
     return sorted(unlike | (ours ^ theirs))
 
@@ -248,23 +254,24 @@ def main() -> None:
         raise BuildError("reproduce needs root: it builds as another user, on another file system, at another time")
     if not Path(FAKETIME).exists():
         raise BuildError("reproduce needs the package faketime: apt-get install faketime")
-    version = (ROOT / "VERSION").read_text().strip()
+    version, commit = (ROOT / "VERSION").read_text().strip(), git(ROOT, "rev-parse", "HEAD").strip()
     fetch(version, own=args.own)
     variants = {name: together([name]) for name in FACTORS} if args.each else {"all at once": together(list(FACTORS))}
     columns: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         Path(scratch).chmod(0o755)
         with place(FIRST, Path(scratch) / "first") as base:
-            first = build(FIRST, base, version, own=args.own, leak=args.leak)
+            first = build(FIRST, base, version, commit, own=args.own, leak=args.leak)
             for number, (factor, surroundings) in enumerate(variants.items()):
                 with place(surroundings, Path(scratch) / f"other{number}") as other:
-                    second = build(surroundings, other, version, own=args.own, leak=args.leak)
+                    second = build(surroundings, other, version, commit, own=args.own, leak=args.leak)
                     columns[factor] = compare(first, second, factor)
+                print(f"{factor}: {len(columns[factor])} of {len(built(first))} files differ", flush=True)
                 shutil.rmtree(Path(scratch) / f"other{number}")
             rows = sorted(
-                {kind(name) for name in [*pack.files(first), *(name for unlike in columns.values() for name in unlike)]}
+                {kind(name) for name in [*built(first), *(name for unlike in columns.values() for name in unlike)]}
             )
-            files = len(pack.files(first))
+            files = len(built(first))
             digest = wheelhouse.sha256(first / pack.MANIFEST)
     print(table(rows, columns))
     unlike = sum(map(len, columns.values()))

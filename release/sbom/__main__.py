@@ -42,7 +42,8 @@ def _verify(args: argparse.Namespace) -> bool:
 
 
 def _bijection(args: argparse.Namespace) -> bool:
-    report = bijection.compare(args.tree, bijection.read_host(args.host, args.ssh_option))
+    host = json.loads(args.files.read_text()) if args.files else bijection.read_host(args.host, args.ssh_option)
+    report = bijection.compare(args.tree, host, args.without)
     print(report.text())
     return report.good
 
@@ -69,7 +70,10 @@ def main() -> int:
     one.set_defaults(run=_verify)
     one = commands.add_parser("bijection", help="every executable file of an installed host, and every component")
     one.add_argument("tree", type=Path, help="the release that the host was installed from")
-    one.add_argument("--host", required=True, help="root@ADDRESS, reached over ssh")
+    where = one.add_mutually_exclusive_group(required=True)
+    where.add_argument("--host", help="root@ADDRESS, reached over ssh")
+    where.add_argument("--files", type=Path, help="what release/sbom/host_files.py printed on a host without a network")
+    one.add_argument("--without", action="append", default=[], help="a Debian package that this inventory leaves out")
     one.add_argument("--ssh-option", action="append", default=[], help="such as UserKnownHostsFile=…, as for ssh -o")
     one.set_defaults(run=_bijection)
     args = parser.parse_args()

@@ -13,6 +13,7 @@ import re
 import subprocess
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,10 +95,23 @@ def _skeleton(template: str) -> re.Pattern[str]:
     return re.compile(".*?".join(re.escape(one) for one in pieces), re.DOTALL)
 
 
+def _needed(bom: dict[str, Any], without: Sequence[str]) -> set[str]:
+    """The components that the playbooks need, each with what it needs itself; not by way of packages left out."""
+    edges = {one["ref"]: one["dependsOn"] for one in bom["dependencies"]}
+    names = {one["bom-ref"]: one["name"] for one in bom["components"]}
+    new = [one["bom-ref"] for one in bom["components"] if one["name"] == "ispvm-playbooks"]
+    needed: set[str] = set()
+    while new:
+        needed |= set(new)
+        further = {ref for one in new for ref in edges.get(one, ()) if names[ref] not in without}
+        new = sorted(further - needed)
+    return needed
+
+
 class Known:
     """What the release says: who owns which bytes."""
 
-    def __init__(self, tree: Path, host: dict[str, Any]) -> None:
+    def __init__(self, tree: Path, host: dict[str, Any], without: Sequence[str] = ()) -> None:
         """Read the SBOM, and the packages and wheels that it names; they must be what it says."""
         bom = json.loads((tree / "sbom" / "ispvm.cdx.json").read_text())
         self.components: list[dict[str, Any]] = bom["components"]
@@ -106,12 +120,11 @@ class Known:
         self.system = next(one["bom-ref"] for one in self.components if one["type"] == "operating-system")
         self.architecture = str(host["architecture"])
         self.lists = {_COMPONENTS[one] for one in host["components"] if one in _COMPONENTS}
-        installed = {(one["name"], one["version"]) for one in host["packages"]}
-        paths = []
-        for path in sorted((tree / "apt" / "pool").rglob("*.deb")):
-            name, version, _ = path.stem.split("_")
-            if (name, version.replace("%3a", ":")) in installed:
-                paths.append(path)
+        self.needed = _needed(bom, without)
+        # a file in a pool is named without the epoch of its version
+        installed = {(one["name"], one["version"].rpartition(":")[2]) for one in host["packages"]}
+        pool = sorted((tree / "apt" / "pool").rglob("*.deb"))
+        paths = [path for path in pool if tuple(path.stem.split("_")[:2]) in installed]
         with ProcessPoolExecutor() as workers:
             found = list(
                 workers.map(debs.read, paths, [path.relative_to(tree).as_posix() for path in paths], chunksize=8)
@@ -201,9 +214,12 @@ class Known:
         return bool(entry.get("md5")) and self.md5.get(_merged(path)) == entry["md5"]
 
 
-def compare(tree: Path, host: dict[str, Any]) -> Report:
-    """Compare a release with a host installed from it. Raises SbomError when the release contradicts itself."""
-    known = Known(tree, host)
+def compare(tree: Path, host: dict[str, Any], without: Sequence[str] = ()) -> Report:
+    """Compare a release with a host installed from it. Raises SbomError when the release contradicts itself.
+
+    `without`: Debian packages that this host's inventory leaves out.
+    """
+    known = Known(tree, host, without)
     report = Report()
     files: dict[str, dict[str, Any]] = host["files"]
     present: set[str] = {deb.purl for deb in known.debs} | ({known.system} if host["packages"] else set())
@@ -241,6 +257,8 @@ def _expected(part: dict[str, Any], known: Known) -> bool:
     roles = properties.get("ispvm:installed-on", set())
     if part["type"] == "operating-system":
         return True
+    if part["bom-ref"].startswith("pkg:deb/") and part["bom-ref"] not in known.needed:
+        return False  # in the bundle for whoever verifies or installs, or left out by the inventory
     if roles:
         return bool(roles & {*known.lists, f"host-{known.architecture}"})
     containers = properties.get("ispvm:contained-in", set())

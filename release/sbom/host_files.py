@@ -124,6 +124,8 @@ def main() -> None:
             components = json.load(file)["components"]
     except FileNotFoundError:
         components = []
+    if os.path.exists("/opt/ispvm/current/lab/.complete"):  # noqa: PTH110 # no part of the product, so not in the fact
+        components.append("lab")
     architecture = output(["dpkg", "--print-architecture"]).strip()
     known = {"components": components, "architecture": architecture, "files": files(), "packages": packages()}
     json.dump(known, sys.stdout)

@@ -14,7 +14,7 @@ refuse() { printf 'REFUSED  %s: %s' "$1" "$2" | tr -cd ' -~'; echo; exit 1; } # 
 undecided() { echo "UNDECIDED  $1"; exit 2; }
 usage() { echo "verify.sh: $1; the usage is at the top of $0" >&2; exit 2; }
 sha() { sha256sum <"$1" | cut -c 1-64; }
-has() { [ "$2" ] && [ "$(printf '%s\n' "$2" | grep -Eax -e "$1")" = "$2" ]; } # the pattern is the whole of the text
+has() { [ "$2" ] && [ "$(printf '%s\n' "$2" | grep -Eax -e "$1" | head -n 1)" = "$2" ]; } # all of the text, one line
 field() { case $2 in *" $1="*) set -- "${2#*" $1="}"; echo "${1%% *}" ;; esac; }
 unbase64() { printf %s "$1" | base64 -d >"$2" 2>/dev/null && [ "$(base64 -w 0 <"$2")" = "$1" ]; }
 lacks() { # manifest, names; prints the first that is not there; a name that ends with / stands for a file below it

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from release.build import debian, firstparty, oci, pack, reproduce, source, wheelhouse
 from release.build.source import BuildError, Release
@@ -154,6 +155,11 @@ def test_an_image_takes_no_set_user_id_bit_and_no_manual(tmp_path: Path) -> None
     assert {name: oct(member.mode) for name, (member, _) in layer.members.items()} == {"usr/bin/su": "0o755"}
 
 
+def test_the_signed_limit_of_upgrades_is_that_of_the_compatibility_matrix() -> None:
+    oldest = yaml.safe_load((ROOT / "SBOM/compatibility.yml").read_text())["upgrade"]["from"][0]
+    assert f"{oldest}.0" == pack.MIN_UPGRADE_FROM
+
+
 def small_tree(base: Path, *, leak: bool) -> Path:
     """A release of one package, as a build makes it; with `leak` the time of the build is in it."""
     tree = base / "ispvm-0.1.0"
@@ -179,11 +185,12 @@ def test_two_builds_compare_equal_and_a_planted_leak_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = small_tree(tmp_path / "a", leak=False), small_tree(tmp_path / "b", leak=False)
-    assert reproduce.compare(first, second, "clock") == []
     assert pack.archive(first)[1] == pack.archive(second)[1]
+    assert reproduce.compare(first, second, "clock") == []
     first, second = small_tree(tmp_path / "c", leak=True), small_tree(tmp_path / "d", leak=True)
+    assert pack.archive(first)[1] != pack.archive(second)[1]
     unlike = reproduce.compare(first, second, "clock")
-    assert unlike == ["SHA256SUMS", "SHA512SUMS", "agent/built", "release.json"]
+    assert unlike == ["../ispvm-0.1.0.tar.zst", "SHA256SUMS", "SHA512SUMS", "agent/built", "release.json"]
     assert "clock: agent/built: byte" in capsys.readouterr().out
     assert reproduce.table(["other", "manifest"], {"clock": unlike}).splitlines()[1].split() == ["other", "1"]
 

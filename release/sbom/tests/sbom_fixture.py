@@ -75,7 +75,7 @@ def deb(
         content += (
             f"{member:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
         )
-    path = folder / f"{name}_{version}_amd64.deb"
+    path = folder / f"{name}_{version.rpartition(':')[2]}_amd64.deb"  # as in Debian's pools, without the epoch
     path.write_bytes(content)
     return path
 

@@ -123,6 +123,16 @@ def test_component_without_a_file_is_a_phantom(
     assert any(one.startswith(phantom) for one in report.phantoms), report.text()
 
 
+def test_package_that_the_inventory_leaves_out_is_no_phantom_nor_is_what_only_it_needs(tree: Path, host: Host) -> None:
+    smaller = copy.deepcopy(host)
+    gone = {"tool", "libtool1"}
+    smaller["packages"] = [one for one in smaller["packages"] if one["name"] not in gone]
+    smaller["files"].pop("/usr/bin/tool")
+    found = bijection.compare(tree, smaller).phantoms
+    assert {one.partition("@")[0] for one in found} == {f"pkg:deb/debian/{name}" for name in gone}
+    assert bijection.compare(tree, smaller, ["tool"]).phantoms == []
+
+
 def test_phantom_in_the_sbom_is_reported(tmp_path: Path, host: Host) -> None:
     tree = make(tmp_path / "ispvm-0.1.0")
     generate(tree, ROOT)

@@ -44,6 +44,8 @@ def ed25519(module: types.ModuleType, rounds: int) -> None:
     neutral = (1).to_bytes(32, "little")
     zero = neutral + bytes(32)
     assert module.ed25519(neutral, b"", zero)
+    assert not module.ed25519(neutral + b"\0", b"", zero)  # the same number in 33 bytes
+    assert not module.ed25519(neutral[:31], b"", zero)
     assert not module.ed25519((2**255 - 19 + 1).to_bytes(32, "little"), b"", zero)  # y is not reduced
     # y = p is 0 that is not reduced: a point of order 4, under which every fourth message has this signature
     assert not any(module.ed25519((2**255 - 19).to_bytes(32, "little"), bytes(n), zero) for n in range(32))

@@ -548,6 +548,9 @@ class Lab:
             "minisign under another id": write(MINISIG, lambda p: wrong_id.sign(message(p), comment(p))),
             "minisign of another file": write(MINISIG, lambda p: minisign.sign(b"x", comment(p))),
             "minisign without prehash": write(MINISIG, legacy),
+            "minisign that only claims to be without prehash": lines(
+                lambda t: [t[0], formats.encode(b"Ed" + base64.b64decode(t[1])[2:]), *t[2:]]
+            ),
             "minisign with another untrusted comment": lines(lambda t: ["untrusted comment: x", *t[1:]]),
             "minisign with a raised sequence": lines(lambda t: [*t[:2], t[2].replace("=17", "=99"), *t[3:]]),
             "minisign with CRLF": lambda p: edit(p / MINISIG, lambda d: d.replace(b"\n", b"\r\n")),
@@ -957,6 +960,25 @@ class Lab:
         return made
 
     # --- good ---------------------------------------------------------------------------------------------------------
+
+    def unusable(self) -> list[Case]:
+        """Command lines that ask for nothing that could be answered."""
+        digits, number = "0" * 64, "--attestations"
+        given: dict[str, tuple[str, ...]] = {
+            "no fingerprint": (),
+            "a short fingerprint": ("--fingerprint", digits[1:]),
+            "a long fingerprint": ("--fingerprint", digits + "0"),
+            "a fingerprint in capitals": ("--fingerprint", digits[1:] + "A"),
+            "no number": (number, "x"),
+            "a number below zero": (number, "-1"),
+            "a number of four digits": (number, "1000"),
+            "a number that begins with 0": (number, "01"),
+            "stale without a reason": ("--accept-stale", " "),
+            "a reason of two lines": ("--accept-stale", "a\nb"),
+            "recording nowhere": ("--record",),
+            "an option that is none": ("--trust-me",),
+        }
+        return [Case(what, "good", nothing, options, key="fingerprint" not in what) for what, options in given.items()]
 
     def good(self) -> list[Case]:
         """Variants that must pass, each with something of its report that shows it was looked at."""

@@ -123,7 +123,7 @@ class Judge:
         """Prepares all cases below `home` and asks both verifiers once."""
         self.home = home
         lab = Lab(home / "lab")
-        self.cases = prepare(lab, [*lab.good(), *lab.cases()], home / "cases")
+        self.cases = prepare(lab, [*lab.good(), *lab.unusable(), *lab.cases()], home / "cases")
         self.answers = {case: case.python() for case in self.cases}
         self.shells: dict[Prepared, Answer] = {}
 

@@ -59,6 +59,13 @@ def test_a_weakened_verifier_is_noticed(home: Path) -> None:
     assert left == []
 
 
+def test_a_command_line_that_makes_no_sense_is_not_guessed_at(lab: Lab, home: Path) -> None:
+    cases = lab.unusable()
+    assert len(cases) >= 10
+    answers = both(prepare(lab, cases, home / "unusable"))
+    assert [(case.name, python.exit, shell.exit) for case, python, shell in answers] == [(c.name, 2, 2) for c in cases]
+
+
 def test_without_a_fingerprint_nothing_is_decided(lab: Lab, home: Path) -> None:
     case = Case("no fingerprint", "good", lambda _: None, key=False)
     ((_, python, shell),) = both(prepare(lab, [case], home / "undecided"))
