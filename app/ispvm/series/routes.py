@@ -313,7 +313,7 @@ async def series(
 
     async def read() -> bytes:
         async with budgets.query(request, user) as connection:
-            entity = await find_entity(connection, device, wanted.entity_type, key)
+            entity = await find_entity(connection, device, wanted, key)
             found = await read_series(connection, entity, wanted, begin, stop, max_points)
         return found.model_dump_json().encode()
 

@@ -243,20 +243,23 @@ def spans(moments: NDArray[Any], values: Values, width: int) -> Spans:
     n = np.diff(starts, append=len(moments))
     there = n > 0
     span, starts, n = edges[there], starts[there], n[there]
-    ranks = np.ceil(0.95 * n).astype(np.int64) - 1
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    return Spans(span, n, np.add.reduceat(values, starts) / n, low, high, p95s(values, starts, n))
+
+
+def p95s(values: Values, starts: NDArray[np.int64], n: NDArray[np.int64]) -> Values:
+    """`p95` of each part of `values`: the `n` from `starts` on; together they are all of it."""
+    ranks = np.ceil(0.95 * n).astype(np.int64) - 1
     most = int(n.max())
-    if len(values) == most * len(starts):  # no gaps: a row for each span
-        high_rank = int(ranks[0])
-        p95s = np.partition(values.reshape(-1, most), high_rank, axis=1)[:, high_rank]
-    else:
-        p95s = np.array(
-            [
-                np.partition(values[at : at + size], rank)[rank]
-                for at, size, rank in zip(starts.tolist(), n.tolist(), ranks.tolist(), strict=True)
-            ]
-        )
-    return Spans(span, n, np.add.reduceat(values, starts) / n, low, high, p95s)
+    if len(values) == most * len(starts):  # no gaps: a row for each part
+        rank = int(ranks[0])
+        return np.partition(values.reshape(-1, most), rank, axis=1)[:, rank]
+    return np.array(
+        [
+            np.partition(values[at : at + size], rank)[rank]
+            for at, size, rank in zip(starts.tolist(), n.tolist(), ranks.tolist(), strict=True)
+        ]
+    )
 
 
 def often(packed: bytes) -> bool:
@@ -341,6 +344,12 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
             values[place] = one.unpack_from(packed, at)[0]
             at += length
     return values
+
+
+def array_matrix(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
+    """Arrays of one length without nulls, as `array_values` reads them, a row each."""
+    cells = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)[:, 20:]
+    return np.ascontiguousarray(cells).view(_cell(dtype))["value"].astype(np.float64)
 
 
 def binary_array(values: NDArray[Any], dtype: str, oid: int) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -20,19 +21,29 @@ async def _configure(connection: Connection) -> None:
     columns.register(connection)
 
 
+async def _alive(connection: Connection) -> None:
+    """Refuse a connection that the other end has closed, without asking it: nothing else makes an idle one readable."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise psycopg.OperationalError("the pool's connection was closed")
+
+
 def open_pool(dsn: str, size: int) -> Pool:
     """A pool that is not open yet. Nobody waits longer than 2 s for a connection, and not more than 4 per connection:
     beyond that the caller is told to come back (503), before anything falls over.
     """
     return AsyncConnectionPool(
         dsn,
+        # Whoever needs a transaction begins one; a single statement does without, and saves two round trips.
+        kwargs={"autocommit": True},
         min_size=min(2, size),
         max_size=size,
         timeout=2.0,
         max_waiting=4 * size,
-        # Fail over fast: a connection that died with the database is noticed before it is handed out, and a long outage
+        # Fail over fast: a connection that died with PgBouncer is noticed before it is handed out, and a long outage
         # does not end in a long back-off.
-        check=AsyncConnectionPool.check_connection,
+        check=_alive,
         reconnect_timeout=5.0,
         open=False,
         configure=_configure,
@@ -44,11 +55,16 @@ async def transaction(pool: Pool, tenant: int, timeout_ms: int = 0) -> AsyncIter
     """One transaction in which row-level security shows `tenant` only. The setting ends with the transaction, so the
     next user of the same server connection cannot inherit it. `timeout_ms` > 0 bounds each statement.
     """
-    async with pool.connection() as connection, connection.transaction():
-        settings: list[Any] = [str(tenant)]
-        query = "select set_config('ispvm.tenant', %s, true)"
-        if timeout_ms:
-            query += ", set_config('statement_timeout', %s, true)"
-            settings.append(str(timeout_ms))
-        await connection.execute(query, settings)
-        yield connection
+    begin = f"begin; set local ispvm.tenant = '{tenant:d}'"
+    if timeout_ms:
+        begin += f"; set local statement_timeout = {timeout_ms:d}"
+    async with pool.connection() as connection:
+        # One round trip for all of it: several statements at once cannot be prepared.
+        await connection.execute(begin.encode(), prepare=False)
+        try:
+            yield connection
+        except BaseException:
+            with suppress(psycopg.Error):  # of a broken connection: what broke it is what counts
+                await connection.rollback()
+            raise
+        await connection.commit()

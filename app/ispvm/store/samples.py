@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from ispvm.store.rollup import UTILIZATION, merge_stretches, utilization
 
 EPOCH = date(1970, 1, 1)
 # The packed days follow within minutes; while the worker is down, no more than this is read from landing rows.
-TAIL = timedelta(hours=25)
+TAIL_HOURS = 25
 DAYS_OF = (
     "select day - '1970-01-01'::date, samples, low, high, resets, late from sample_day"
     " where entity_id = %(entity)s and metric_id = (select id from metric where name = %(metric)s)"
@@ -32,6 +32,7 @@ class Subject:
     device_id: int
     type: str
     capacity_bps: int | None = None
+    unpacked: datetime | None = None  # the first hour whose landing rows are not packed yet
 
 
 @dataclass(slots=True)
@@ -54,15 +55,19 @@ def _sources(metric: str) -> list[str]:
     return ["interface.rx_bps", "interface.tx_bps"] if metric == UTILIZATION else [metric]
 
 
+def unpacked_hour(device: str, entity_type: str) -> str:
+    """The `unpacked` of a Subject as a scalar sub-select, for two SQL expressions. It must be asked before the days are
+    read: what is packed in between is then read twice, never missed.
+    """
+    return (
+        f"(select min(hour) from rollup_dirty r where r.device_id = {device} and r.type = {entity_type}"  # noqa: S608
+        f" and r.hour > now() - interval '{TAIL_HOURS} hours')"
+    )
+
+
 async def read_samples(connection: Connection, subject: Subject, metric: str, start: datetime, end: datetime) -> Track:
     """Every sample from `start` until before `end`. Utilisation is worked out from the capacity of today."""
-    # Marks before days: what is packed in between is then read twice, never missed.
-    found = await connection.execute(
-        "select min(hour) from rollup_dirty where device_id = %s and type = %s and hour > %s",
-        [subject.device_id, subject.type, datetime.now(start.tzinfo) - TAIL],
-    )
-    row = await found.fetchone()
-    unpacked: datetime | None = row[0] if row else None
+    unpacked = subject.unpacked
     names = _sources(metric)
     tracks = [await _packed(connection, subject, name, start, end) for name in names]
     if unpacked is not None and unpacked < end:
