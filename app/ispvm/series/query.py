@@ -258,19 +258,30 @@ def _take(series: Series, track: Track) -> None:
 
 def _fill(series: Series, found: Spans) -> None:
     """Buckets into their places."""
-    places = (found.span - series.t[0] // series.step_s).tolist()
-    for place, *bucket in zip(
-        places, *(x.tolist() for x in (found.mean, found.low, found.high, found.p95)), strict=True
-    ):
-        if 0 <= place < len(series.t):
-            series.avg[place], series.min[place], series.max[place], series.p95[place] = bucket
+    places = found.span - series.t[0] // series.step_s
+    inside = (places >= 0) & (places < len(series.t))
+    places = places[inside]
+    if not len(places):
+        return
+    first, last = int(places[0]), int(places[-1])
+    for column, values in (
+        (series.avg, found.mean), (series.min, found.low), (series.max, found.high), (series.p95, found.p95),
+    ):  # fmt: skip
+        given = values[inside].tolist()
+        if last - first + 1 == len(given):  # no gaps
+            column[first : last + 1] = given
+        else:
+            for place, value in zip(places.tolist(), given, strict=True):
+                column[place] = value
 
 
 def _late(series: Series, late: list[int]) -> list[int]:
     """The places of stretches of late samples."""
-    step = series.step_s
-    stretches = zip(late[::2], late[1::2], strict=True)
-    return _places(series, (s for first, last in stretches for s in [*range(first, last, step), last]))
+    first, count = series.t[0] // series.step_s, len(series.t)
+    places: set[int] = set()
+    for begin, end in zip(late[::2], late[1::2], strict=True):
+        places.update(range(max(begin // series.step_s - first, 0), min(end // series.step_s - first + 1, count)))
+    return sorted(places)
 
 
 async def _only_rolled_up(

@@ -336,7 +336,7 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     if len(packed) == 20 + count * cell.itemsize:  # no nulls
         return np.frombuffer(packed, cell, count, 20)["value"].astype(np.float64)
     values, at = np.full(count, np.nan), 20
-    one = struct.Struct({">f4": ">f", ">i8": ">q", ">i2": ">h", "?": ">?"}[dtype])
+    one = struct.Struct({">f4": ">f", ">i8": ">q", ">i4": ">i", ">i2": ">h", "?": ">?"}[dtype])
     for place in range(count):
         length = int.from_bytes(packed[at : at + 4], "big", signed=True)
         at += 4
@@ -344,6 +344,14 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
             values[place] = one.unpack_from(packed, at)[0]
             at += length
     return values
+
+
+def arrays_values(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
+    """The elements of many arrays one after another, as `array_values` reads them."""
+    size = _cell(dtype).itemsize
+    if all(len(row) == len(rows[0]) == 20 + size * int.from_bytes(row[12:16], "big") for row in rows):
+        return array_matrix(rows, dtype).reshape(-1)
+    return np.concatenate([EMPTY.values, *(array_values(row, dtype) for row in rows)])
 
 
 def array_matrix(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
