@@ -24,6 +24,7 @@ from ispvm.store.packing import (
     sketch,
     sketch_p95,
     spans,
+    steady,
     unpack,
     unpack_days,
 )
@@ -171,6 +172,18 @@ def test_the_percentiles_of_steps_are_those_of_their_samples(seconds: list[int],
             expected.append(part[math.ceil(0.95 * len(part)) - 1] if part else 0.0)
     assert _step_p95(values, hours).tolist() == expected
     assert len(expected) == STEP_PLACES
+
+
+@given(moments, st.sampled_from([0.0, 1.0, -7.0, 2.0**52, 0.5]), st.booleans())
+def test_what_is_steady_is_packed_without_a_look_at_each_sample(seconds: list[int], value: float, moved: bool) -> None:
+    for times in (seconds, list(range(seconds[0], DAY_SECONDS, 60))):
+        values = [value] * len(times)
+        if moved:
+            values[-1] += 1
+        given_ = samples(times, values)
+        found = steady(given_)
+        assert (found.packed() if found else None) == (pack(given_, exact=True) if found else None)
+        assert (found is None) == (constant(pack(given_, exact=True)) is None)
 
 
 def test_many_arrays_are_read_like_one_after_another() -> None:

@@ -216,6 +216,18 @@ def constant(packed: bytes) -> Constant | None:
     return Constant(first >> 1, step, low | (first & 1) << 16, value)
 
 
+def steady(samples: Samples) -> Constant | None:
+    """What these samples are when they all say the same at a rhythm that was kept, or None."""
+    seconds, values = samples.seconds, samples.values
+    value = values[0]
+    if not -_LARGEST_WHOLE < value < _LARGEST_WHOLE or value != int(value) or (values != value).any():
+        return None
+    step = int(seconds[1] - seconds[0]) if len(seconds) > 1 else 0
+    if (seconds[1:] - seconds[:-1] != step).any():
+        return None
+    return Constant(int(seconds[0]), step, len(seconds), int(value))
+
+
 def p95(values: Values) -> float:
     """Nearest rank: the least value that 95 % of the values do not exceed."""
     rank = math.ceil(0.95 * len(values)) - 1

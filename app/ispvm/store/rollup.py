@@ -42,6 +42,7 @@ from ispvm.store.packing import (
     pack,
     sketch,
     spans,
+    steady,
     unpack,
 )
 
@@ -71,11 +72,13 @@ class DirtyHour:
 
 @dataclass(slots=True)
 class _Landed:
-    """What the landing rows of some hours say of one entity: samples by column, moments of resets and late arrivals."""
+    """What the landing rows of some hours say of one entity: samples by column, moments of resets, stretches of late
+    arrivals.
+    """
 
     samples: dict[str, Samples]
     resets: NDArray[np.int32]
-    late: NDArray[np.int32]
+    late: list[int]
 
 
 def kept(entity_type: str) -> list[Column]:
@@ -83,9 +86,9 @@ def kept(entity_type: str) -> list[Column]:
     return [c for c in columns(entity_type).values() if _SKIPPED_UNITS.get(c.metric.type) != c.metric.unit]
 
 
-def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[int]:
-    """Stretches [first, last, first, last, …] widened by single moments; near ones become one."""
-    pairs = [(a, b) for a, b in zip(stretches[::2], stretches[1::2], strict=True)] + [(m, m) for m in moments]
+def merge_stretches(*lists: Sequence[int]) -> list[int]:
+    """Stretches [first, last, first, last, …] of several lists as one; near ones become one."""
+    pairs = [pair for one in lists for pair in zip(one[::2], one[1::2], strict=True)]
     merged: list[int] = []
     for first, last in sorted(pairs):
         if merged and first - merged[-1] <= _STRETCH_GAP_SECONDS:
@@ -93,6 +96,11 @@ def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[in
         else:
             merged += [first, last]
     return merged
+
+
+def stretches_of(moments: Iterable[int]) -> list[int]:
+    """Single moments as stretches."""
+    return merge_stretches([moment for moment in moments for _ in "ab"])
 
 
 def utilization(rx: Samples, tx: Samples, capacity_bps: int) -> Samples:
@@ -156,7 +164,7 @@ def _of_set(rows: list[TupleRow], entities: list[int], entity_type: str) -> Iter
     if not rows:
         return
     seconds = np.array([row[1] for row in rows], np.int32)
-    late = seconds[[row[2] >= LATE for row in rows]]
+    late = stretches_of(row[1] for row in rows if row[2] >= LATE)
     resets: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         for place in row[3] or ():
@@ -190,7 +198,7 @@ def _joined(one: _Landed, other: _Landed) -> _Landed:
     return _Landed(
         {name: one.samples.get(name, EMPTY).merged(other.samples.get(name, EMPTY)) for name in names},
         np.union1d(one.resets, other.resets).astype(np.int32),
-        np.union1d(one.late, other.late).astype(np.int32),
+        merge_stretches(one.late, other.late),
     )
 
 
@@ -310,11 +318,14 @@ def _literal(numbers: Sequence[int]) -> str | None:
 def _merged(packed: bytes | None, new: Samples, exact: bool) -> tuple[Samples | Constant, bytes]:
     """Old and new samples of a day together, as they are worked on and as they are stored."""
     if packed is None:
+        # What has never moved, which most counters and states have not, is worked on without packing it.
+        if (one := steady(new)) is not None:
+            return one, one.packed()
         packed = pack(new, exact)
-        return constant(packed) or new, packed
+        return new, packed
     old = constant(packed)
     if old is not None:
-        # What has never moved and goes on so, which most counters and states do, is not unpacked.
+        # Nor unpacked, as long as it goes on so.
         expected = np.arange(1, len(new.seconds) + 1) * old.step + old.first + old.step * (old.count - 1)
         if old.count > 1 and (new.values == old.value).all() and np.array_equal(expected, new.seconds):
             longer = replace(old, count=old.count + len(new.seconds))
@@ -365,7 +376,7 @@ async def recompute(
             samples, packed = _merged(old, new.samples[name], column.metric.type != "gauge")
             days[name] = samples
             resets = sorted({*(resets or ()), *new.resets.tolist()})
-            late = merge_stretches(late or (), new.late.tolist()) if late or len(new.late) else []
+            late = merge_stretches(late or (), new.late)
             changed.append(_Row(entity, metrics[name], samples, packed, resets, late))
         if entity in capacities and "interface.rx_bps" in days and "interface.tx_bps" in days:
             used = utilization(_opened(days["interface.rx_bps"]), _opened(days["interface.tx_bps"]), capacities[entity])

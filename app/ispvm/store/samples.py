@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ispvm.store.columns import LATE, array_columns, columns, table
 from ispvm.store.packing import DAY_SECONDS, Samples, unpack_days
 from ispvm.store.pool import Connection
-from ispvm.store.rollup import UTILIZATION, merge_stretches, utilization
+from ispvm.store.rollup import UTILIZATION, merge_stretches, stretches_of, utilization
 
 EPOCH = date(1970, 1, 1)
 # The packed days follow within minutes; while the worker is down, no more than this is read from landing rows.
@@ -130,7 +130,7 @@ async def _unpacked(
         seconds = np.array([int(row[0]) for row in there], np.int64)
         values = np.array([float(row[at]) for row in there], np.float64)
         resets = [int(row[0]) for row in found if row[2]]
-        late = merge_stretches([], [int(row[0]) for row in found if row[1] >= LATE])
+        late = stretches_of(int(row[0]) for row in found if row[1] >= LATE)
         tracks.append(Track(seconds, values, values, values, resets, late))
     return tracks
 
@@ -147,7 +147,7 @@ def _joined(one: Track, newer: Track) -> Track:
     low, high = mean, mean
     if one.minutes:
         low, high = np.concatenate((one.low, newer.low))[keep], np.concatenate((one.high, newer.high))[keep]
-    late = merge_stretches(one.late, [*newer.late[::2], *newer.late[1::2]])
+    late = merge_stretches(one.late, newer.late)
     return Track(seconds[keep], mean, low, high, sorted({*one.resets, *newer.resets}), late, one.minutes)
 
 
