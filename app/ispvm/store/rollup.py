@@ -52,7 +52,6 @@ RETRY_AFTER = timedelta(hours=1)
 _SKIPPED_UNITS = {"counter": "By"}
 UTILIZATION = "interface.utilization_pct"
 _LETTERS = {"real": ">f4", "bigint": ">i8", "smallint": ">i2", "boolean": "?"}
-_NO_MOMENTS = np.empty(0, np.int32)
 # Late stretches this near to each other are one.
 _STRETCH_GAP_SECONDS = 900
 # Parts of a day, in hours, whose percentiles are kept beside those of its hours and its own.
@@ -428,7 +427,8 @@ async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_mar
     """
     rows = await connection.execute(
         "with day as (select distinct device_id, type, date_trunc('day', hour, 'UTC') as begin from"
-        "  (select * from rollup_dirty where %(all)s or due <= now() order by due limit %(limit)s) as first)"
+        "  (select * from rollup_dirty where %(all)s or due <= now() order by due limit %(limit)s"
+        "   for update skip locked) as first)"
         " delete from rollup_dirty d using (select m.device_id, m.type, m.hour from day join rollup_dirty m"
         "  on m.device_id = day.device_id and m.type = day.type and m.hour >= day.begin"
         "  and m.hour < day.begin + interval '24 hours' where %(all)s or m.due <= now() for update of m skip locked) t"

@@ -282,6 +282,22 @@ async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
     assert world.count("rollup_dirty") == 0
 
 
+async def test_a_second_worker_takes_what_the_first_has_not(world: World) -> None:
+    end = world.now().replace(minute=0, second=0)
+    await world.sent(Feeder(world.seed, 60).batch([end - timedelta(minutes=m) for m in (2, 1)], world.now()))
+    dsn = world.settings.database.worker_dsn
+    async with (
+        await psycopg.AsyncConnection.connect(dsn) as one,
+        await psycopg.AsyncConnection.connect(dsn) as other,
+    ):
+        first, second = await rollup.take_due(one, 1), await rollup.take_due(other, 1)
+        assert first
+        assert second
+        assert not {(d.device, d.type, d.hour) for d in first} & {(d.device, d.type, d.hour) for d in second}
+        await one.rollback()
+        await other.rollback()
+
+
 async def test_rates_beyond_all_sense_are_packed(world: World, owner: psycopg.Connection) -> None:
     owner.execute(
         "update entity set capacity_bps = 1 where type = 'interface'"
