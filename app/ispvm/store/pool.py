@@ -26,6 +26,7 @@ async def _alive(connection: Connection) -> None:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
+        await connection.close()  # as long as it is open, the pool would take it back
         raise psycopg.OperationalError("the pool's connection was closed")
 
 

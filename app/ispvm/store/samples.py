@@ -86,7 +86,7 @@ async def _packed(connection: Connection, subject: Subject, metric: str, start: 
     high: list[tuple[int, bytes]] = []
     resets: list[int] = []
     late: list[int] = []
-    async for day, samples, lowest, highest, reset, stretches in rows:
+    for day, samples, lowest, highest, reset, stretches in await rows.fetchall():
         mean.append((day, samples))
         low.append((day, lowest or samples))
         high.append((day, highest or samples))
@@ -123,7 +123,7 @@ async def _unpacked(
         {"device": subject.device_id, "entity": subject.id, "type": subject.type, "from": start, "to": end},
         binary=True,
     )
-    found = [row async for row in rows]
+    found = await rows.fetchall()
     tracks = []
     for at in range(3, 3 + len(names)):
         there = [row for row in found if row[at] is not None]

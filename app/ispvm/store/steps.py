@@ -70,7 +70,7 @@ async def read_steps(
     packed: set[int] = set()
     resets: list[int] = []
     late: list[int] = []
-    async for row in rows:
+    for row in await rows.fetchall():
         if row[1] or (open_from is not None and row[0] >= open_from):
             packed.add(row[0])
             continue
