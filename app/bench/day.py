@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bench import tables
 from bench.fleet import Fleet, encode
 from bench.machine import Machine, say
 from bench.result import Beside, Figure, percentile
 from bench.scale import Scale
+
+WORKERS = 2
 
 
 def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
@@ -26,13 +29,12 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         for hour in range(24):
             peer = machine.connection()  # an idle one is closed while the worker works
             times: list[float] = []
-            for batch in fleet.batches(range(begin + hour * 3600, begin + hour * 3600 + 3600, 60), devices=True):
-                body = encode(batch)
+            for body in _ahead(fleet, range(begin + hour * 3600, begin + hour * 3600 + 3600, 60)):
                 began = time.perf_counter()
                 machine.send(fleet.tenant, body, peer)
                 times.append(1000 * (time.perf_counter() - began))
             took.append(times)
-            worker.append(machine.roll_up())
+            worker.append(machine.roll_up(WORKERS))
             gone, live = tables.dead_tuples(database)
             dead.append(gone / max(1, gone + live) * 100)
             say(f"hour {hour + 1:2}: batch p50 {percentile(times, 0.5):.1f} ms, p95 {percentile(times, 0.95):.1f} ms,"
@@ -40,7 +42,7 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         count, indexes = tables.chunks(database)
     note = (
         f"{scale.day_routers:,} routers × 50 interfaces × 60 s; batches one at a time on one connection,"
-        " the worker after each hour; limit: the same in the first hour"
+        f" {WORKERS} workers after each hour, to be done sooner; limit: the same in the first hour"
     )
     for share in (0.5, 0.95):
         yield Figure(
@@ -48,7 +50,7 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
             "flat: 1.0 × the first hour", limit=Beside("first hour", [percentile(took[0], share)]), remark=note,
         )  # fmt: skip
     yield Figure(
-        "day", "worker for the last hour", "s", worker[-1:], limit=Beside("first hour", worker[:1]),
+        "day", f"{WORKERS} workers for the last hour", "s", worker[-1:], limit=Beside("first hour", worker[:1]),
         remark="a real hour has 3,600 s",
     )  # fmt: skip
     yield Figure("day", "dead rows, after each hour", "%", dead, "bounded")
@@ -58,6 +60,21 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         "day", "indexes of the chunks written to, of memory", "%", [indexes / (1 << 20) / memory * 100], "≤ 25 %",
         remark=f"memory is what the appliance was given, {memory} MB (ispvm_memory_mb)",
     )  # fmt: skip
+
+
+def _ahead(fleet: Fleet, times: Sequence[int]) -> Iterator[bytes]:
+    """Encoded batches, the next of which is made while one is sent: making them takes as long as storing them."""
+    batches = fleet.batches(times, devices=True)
+
+    def following() -> bytes | None:
+        batch = next(batches, None)
+        return encode(batch) if batch else None
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(following)
+        while (body := ahead.result()) is not None:
+            ahead = pool.submit(following)
+            yield body
 
 
 def _memory_mb(machine: Machine) -> int:

@@ -111,10 +111,11 @@ class Machine:
         """One of the product's commands, as the user that the units run it as."""
         return run("runuser", "-u", user, "--", SERVER, *arguments)
 
-    def roll_up(self) -> float:
-        """Run the worker until nothing is due; seconds."""
+    def roll_up(self, workers: int = 1) -> float:
+        """Run the worker, or several at once, until nothing is due; seconds."""
         began = time.perf_counter()
-        self.command("worker", "--once", user="ispvm-worker")
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda _: self.command("worker", "--once", user="ispvm-worker"), range(workers)))
         return time.perf_counter() - began
 
     def upkeep(self) -> float:

@@ -24,7 +24,7 @@ class Scale:
     truth_days: int = 31
     late_rounds: int = 5
     day_routers: int = 20
-    kills: int = 12
+    kills: int = 50
 
 
 SCALES: dict[Name, Scale] = {
@@ -41,6 +41,5 @@ SCALES: dict[Name, Scale] = {
         truth_days=92,
         late_rounds=10,
         day_routers=1000,
-        kills=50,
     ),
 }

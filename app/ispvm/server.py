@@ -23,6 +23,7 @@ from ispvm.reports.routes import router as reports_router
 from ispvm.series.budget import Budgets
 from ispvm.series.cache import TOP_SECONDS, Answers, Cache, Memory
 from ispvm.series.routes import router as series_router
+from ispvm.series.shared import Shared
 from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
@@ -45,6 +46,8 @@ ROUTERS = (
 def create_app(settings: Settings) -> FastAPI:
     """A server for these settings; nothing is shared between two of them."""
 
+    shared = Shared(settings.cache.valkey) if settings.cache.valkey else None
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.pool = open_pool(settings.database.dsn, settings.database.pool_size)
@@ -53,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await app.state.pool.close()
+            if shared:
+                await shared.close()
 
     app = FastAPI(
         title="ISPVisualMonitor",
@@ -70,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.overviews = Cache(seconds=2)
     app.state.platform = Cache(seconds=10)
     app.state.incidents = Cache(seconds=TOP_SECONDS)
-    app.state.answers = Answers(Memory())
+    app.state.answers = Answers(shared or Memory())
     app.state.budgets = Budgets()
     app.state.throttle = Throttle()
     for router in ROUTERS:

@@ -46,6 +46,12 @@ class Retention(Struct, frozen=True, forbid_unknown_fields=True):
     maintenance_window: str = "02:00-05:00"
 
 
+class Cache(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where answers are kept that several servers share; empty: in the memory of this one."""
+
+    valkey: str = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -57,6 +63,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     metrics_token_sha256: str = ""
     storage: Storage = Storage()
     retention: Retention = Retention()
+    cache: Cache = Cache()
 
     @property
     def origin(self) -> str:
@@ -65,7 +72,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         return f"{url.scheme}://{url.netloc}"
 
 
-_SECTIONS: dict[str, type[Struct]] = {"database": Database, "storage": Storage, "retention": Retention}
+_SECTIONS: dict[str, type[Struct]] = {"database": Database, "storage": Storage, "retention": Retention, "cache": Cache}
 
 
 def _faults(raw: dict[str, Any], kind: type[Struct], prefix: str = "") -> list[str]:
@@ -105,6 +112,10 @@ def parse(text: str) -> Settings:
         faults.append("retention.maintenance_window: write it as HH:MM-HH:MM, such as 02:00-05:00")
     if (token := raw.get("metrics_token_sha256")) and not re.fullmatch("[0-9a-f]{64}", str(token)):
         faults.append("metrics_token_sha256: write the SHA-256 of the token, 64 hexadecimal digits, never the token")
+    cache = raw.get("cache")
+    if isinstance(cache, dict) and (valkey := cache.get("valkey")) and not re.fullmatch("unix:///[^?#]+", str(valkey)):
+        # Answers hold what tenants may see: they do not cross a network, and a socket has an owner.
+        faults.append("cache.valkey: write it as unix:///run/valkey/valkey.sock, the path of its socket")
     for name in ("dsn", "worker_dsn", "owner_dsn"):
         database = raw.get("database")
         if isinstance(database, dict) and re.search(r"\bpassword\s*=|://[^/@]*:[^/@]*@", str(database.get(name, ""))):

@@ -14,6 +14,9 @@ from ispvm.store.packing import (
     SKETCH_STEP,
     STEP,
     Samples,
+    array_values,
+    arrays_values,
+    binary_array,
     constant,
     constant_sketch,
     p95,
@@ -21,9 +24,11 @@ from ispvm.store.packing import (
     sketch,
     sketch_p95,
     spans,
+    steady,
     unpack,
     unpack_days,
 )
+from ispvm.store.rollup import STEP_HOURS, STEP_PLACES, _step_p95
 
 moments = st.lists(st.integers(0, DAY_SECONDS - 1), min_size=1, max_size=200, unique=True).map(sorted)
 SEED = 20_261_122
@@ -154,3 +159,36 @@ def test_a_day_of_traffic_takes_less_than_two_bytes_a_sample_and_an_idle_counter
     noisy = 1e9 * np.exp(np.cumsum(rng.normal(0, 0.05, 1440)) * 0.2)
     assert len(pack(Samples(seconds, noisy), exact=False)) < 2 * 1440
     assert len(pack(Samples(seconds, np.zeros(1440)), exact=True)) < 32
+
+
+@given(moments, st.integers(0, 2**32))
+def test_the_percentiles_of_steps_are_those_of_their_samples(seconds: list[int], seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 50, len(seconds)).astype(np.float64)
+    hours = np.bincount(np.array(seconds) // 3600, minlength=24).astype(np.float64)
+    expected = []
+    for width in STEP_HOURS:
+        for first in range(0, 24, width):
+            part = sorted(v for s, v in zip(seconds, values, strict=True) if first <= s // 3600 < first + width)
+            expected.append(part[math.ceil(0.95 * len(part)) - 1] if part else 0.0)
+    assert _step_p95(values, hours).tolist() == expected
+    assert len(expected) == STEP_PLACES
+
+
+@given(moments, st.sampled_from([0.0, 1.0, -7.0, 2.0**52, 0.5]), st.booleans())
+def test_what_is_steady_is_packed_without_a_look_at_each_sample(seconds: list[int], value: float, moved: bool) -> None:
+    for times in (seconds, list(range(seconds[0], DAY_SECONDS, 60))):
+        values = [value] * len(times)
+        if moved:
+            values[-1] += 1
+        given_ = samples(times, values)
+        found = steady(given_)
+        assert (found.packed() if found else None) == (pack(given_, exact=True) if found else None)
+        assert (found is None) == (constant(pack(given_, exact=True)) is None)
+
+
+def test_many_arrays_are_read_like_one_after_another() -> None:
+    one, two = (binary_array(np.array(numbers), ">f4", 700) for numbers in ([1.5, 2.5], [3.5, 4.5]))
+    null = binary_array(np.array([1.0, 2.0]), ">f4", 700)[:20] + b"\xff\xff\xff\xff\x00\x00\x00\x04\x40\x00\x00\x00"
+    for rows in ([one, two], [one, null], [null], [one, binary_array(np.array([9.0]), ">f4", 700)]):
+        expected = np.concatenate([array_values(row, ">f4") for row in rows])
+        np.testing.assert_array_equal(arrays_values(rows, ">f4"), expected)

@@ -15,6 +15,7 @@ def test_the_documented_file_is_accepted() -> None:
     found = settings.parse(text[1])
     assert found.environment == "demo"
     assert found.storage.chunk_hours == 24
+    assert found.cache.valkey == ""
     assert found.origin == "https://monitor.example.net"
 
 
@@ -38,6 +39,12 @@ def test_the_documented_file_is_accepted() -> None:
             "",
             "database.worker_dsn: missing",
         ),
+        (
+            "[database]",
+            '[cache]\nvalkey = "valkey://10.0.0.1:6379"\n[database]',
+            "cache.valkey: write it as unix:///run",
+        ),
+        ("[database]", '[cache]\nredis = ""\n[database]', "cache.redis: unknown field"),
         ("[database]", "[database", "not TOML"),
     ],
 )

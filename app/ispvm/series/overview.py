@@ -4,15 +4,19 @@ that matter with their load, links, agents.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from psycopg.rows import class_row, dict_row
+import numpy as np
+from numpy.typing import NDArray
+from psycopg.rows import class_row
 
 from ispvm.health.state import Evidence, Health, State, agent_offline, health
-from ispvm.store.latest import last_polls, latest_device, latest_entities, latest_some
+from ispvm.store.latest import latest_device, latest_entities, latest_some
+from ispvm.store.packing import array_values, arrays_values
 from ispvm.store.pool import Connection
 
 BUSIEST = 10
@@ -72,6 +76,9 @@ class Device:
     tags: list[str]
     values: dict[str, Any] = field(default_factory=dict)
     last_poll: datetime | None = None
+    interval_s: float | None = None
+    agent_says: str | None = None
+    agent_detail: str | None = None
     health: Health = field(default_factory=lambda: Health(State.NEVER, ""))
 
 
@@ -198,10 +205,17 @@ class Overview:
         return any(end.values.get("oper_up") is False for end in ends)
 
 
+# Columns of a router and of a port that the first pages show.
+_OF_DEVICE = ("up", "api_up", "cpu_pct", "uptime_seconds")
+_OF_PORT = ("oper_up", "admin_up", "rx_bps", "tx_bps")
+
+
 async def read_devices(
     connection: Connection, now: datetime, uuid: UUID | None = None
 ) -> tuple[dict[int, Device], dict[int, Agent]]:
-    """Routers (or one) with values and state, and all agents, of the transaction's tenant."""
+    """Routers with the values that the first pages show (or one with all), their state, and all agents, of the
+    transaction's tenant.
+    """
     agents_cursor = await connection.cursor(row_factory=class_row(Agent)).execute(
         "select a.id, name, version, last_heartbeat, last_batch, clock_error_s, clock_synchronised, buffer_depth,"
         " dropped_batches, refused_batches, revoked_at is not null as revoked,"
@@ -209,37 +223,35 @@ async def read_devices(
         " from agent a where tenant_id = current_tenant() order by name limit %(agents)s",
         LIMITS,
     )
-    agents = {agent.id: agent async for agent in agents_cursor}
+    agents = {agent.id: agent for agent in await agents_cursor.fetchall()}
     devices_cursor = await connection.cursor(row_factory=class_row(Device)).execute(
-        "select id, uuid, site_id, agent_id, name, role, address, vendor, model, routeros, serial, architecture, tags"
-        " from device where tenant_id = current_tenant() and (%(uuid)s::uuid is null or uuid = %(uuid)s)"
+        "select d.id, uuid, site_id, d.agent_id, name, role, address, vendor, model, routeros, serial, architecture,"
+        " tags, p.last_poll, p.interval_s, r.state as agent_says, r.detail as agent_detail"
+        " from device d left join agent_router r on r.device_id = d.id"
+        # When its newest poll was, and the period of its most frequent kind of poll.
+        " left join (select device_id, max(ts) as last_poll, min(period_s) as interval_s from latest_poll"
+        "            group by device_id) p on p.device_id = d.id"
+        " where d.tenant_id = current_tenant() and (%(uuid)s::uuid is null or uuid = %(uuid)s)"
         " order by name limit %(devices)s",
         {"uuid": uuid, **LIMITS},
     )
-    devices = {device.id: device async for device in devices_cursor}
-    ids = list(devices)
-    latest = await latest_device(connection, ids, now)
-    polls = await last_polls(connection, ids)
-    says_cursor = await connection.cursor(row_factory=dict_row).execute(
-        "select device_id, state, detail from agent_router where device_id = any(%s)", [ids]
-    )
-    says = {row["device_id"]: row async for row in says_cursor}
+    devices = {device.id: device for device in await devices_cursor.fetchall()}
+    latest = await latest_device(connection, list(devices), now, None if uuid else _OF_DEVICE)
     for device in devices.values():
-        device.values = latest.get(device.id, {})
-        device.last_poll, interval = polls.get(device.id, (None, None))
+        values = device.values = latest.get(device.id, {})
         agent = agents.get(device.agent_id) if device.agent_id else None
         device.health = health(
             Evidence(
                 agent=agent.name if agent else None,
                 agent_heartbeat=agent.last_heartbeat if agent else None,
                 last_poll=device.last_poll,
-                interval_s=interval,
-                up=device.values.get("up"),
-                up_at=device.values.get("up@"),
-                api_up=device.values.get("api_up"),
-                api_at=device.values.get("api_up@"),
-                agent_says=says[device.id]["state"] if device.id in says else None,
-                agent_detail=says[device.id]["detail"] if device.id in says else "",
+                interval_s=device.interval_s,
+                up=values.get("up"),
+                up_at=values.get("up@"),
+                api_up=values.get("api_up"),
+                api_at=values.get("api_up@"),
+                agent_says=device.agent_says,
+                agent_detail=device.agent_detail or "",
             ),
             now,
         )
@@ -253,62 +265,83 @@ async def read_ports(connection: Connection, devices: list[int], now: datetime) 
         " where device_id = any(%s) and type = 'interface' order by device_id, id limit %s",
         [devices, LIMITS["ports"]],
     )
-    ports = {port.id: port async for port in cursor}
+    ports = {port.id: port for port in await cursor.fetchall()}
     latest = await latest_entities(connection, "interface", devices, now)
     for port in ports.values():
         port.values = latest.get(port.id, {})
     return ports
 
 
-# Columns of a port that the first pages show.
-_SHOWN = ["oper_up", "admin_up", "rx_bps", "tx_bps"]
 # The newest poll of every interface set that carries a column, unless it is too old to be current.
 _NEWEST = """select distinct on (l.device_id, l.set_id) l.device_id, l.set_id, l.ts
-    from latest_poll l where l.device_id = any(%(devices)s) and l.type = 'interface' and %(column)s = any(l.columns)
+    from latest_poll l where l.tenant_id = current_tenant() and l.type = 'interface' and %(column)s = any(l.columns)
       and l.ts > now() - make_interval(secs => 3 * greatest(coalesce(l.period_s, 300), 30))
       and l.ts > now() - interval '2 hours'
     order by l.device_id, l.set_id, l.ts desc"""
-# The full join can only be done by hashing: with thousands of interfaces a look-up each takes more than twice as long,
-# and the planner, who takes the sets for few, would choose just that.
-_BUSIEST = f"""
-with newest as materialized ({_NEWEST}),
-rate as materialized (
-    select u.entity, greatest(u.rx, u.tx) as bps from newest n
-    join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
-      and p.ts > now() - interval '2 hours'
-    join entity_set s on s.id = n.set_id
-    cross join lateral unnest(s.entities, p.rx_bps, p.tx_bps) as u(entity, rx, tx)
-), capacity as materialized (
-    select id, capacity_bps from entity
-    where device_id = any(%(devices)s) and type = 'interface' and capacity_bps is not null
-)
-select c.id from rate r full join capacity c on c.id = r.entity where c.id is not null and r.bps is not null
-order by r.bps / c.capacity_bps desc, c.id limit %(limit)s
+_RATES = f"""
+with newest as materialized ({_NEWEST})
+select array_send(s.entities), array_send(coalesce(p.rx_bps, p.tx_bps)), array_send(coalesce(p.tx_bps, p.rx_bps))
+from newest n
+join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
+  and p.ts > now() - interval '2 hours'
+join entity_set s on s.id = n.set_id
+where coalesce(p.rx_bps, p.tx_bps) is not null order by n.ts
 """  # noqa: S608  # a constant
+# One look at every port: thousands are ranked, so none is a row.
+_PORTS = """
+select array_send(array_agg(id) filter (where capacity_bps is not null)),
+    array_send(array_agg(capacity_bps) filter (where capacity_bps is not null)),
+    array_agg(id) filter (where tags @> '{uplink:true}')
+from entity where tenant_id = current_tenant() and type = 'interface'
+"""
 
 
-async def read_some_ports(connection: Connection, devices: list[int], now: datetime, busiest: int) -> dict[int, Port]:
+async def read_some_ports(connection: Connection, now: datetime, links: list[Link], busiest: int) -> dict[int, Port]:
     """The ports the first pages need: ends of links, uplinks, and the `busiest`; with the columns they show."""
-    rows = await connection.execute(_BUSIEST.encode(), {"devices": devices, "column": "rx_bps", "limit": busiest})
-    wanted = [row[0] async for row in rows]
+    rows = await connection.execute(_RATES.encode(), {"column": "rx_bps"}, binary=True)
+    polls = await rows.fetchall()
+    rows = await connection.execute(_PORTS, binary=True)
+    ids, capacities, uplinks = await rows.fetchone() or (None, None, None)
+    wanted = {*(uplinks or ()), *(end for link in links for end in (link.a_entity, link.b_entity))}
+    if polls and ids is not None:
+        wanted |= set(_busiest(polls, array_values(ids, ">i4"), array_values(capacities, ">i8"), busiest))
     cursor = await connection.cursor(row_factory=class_row(Port)).execute(
-        "select id, device_id, key, name, capacity_bps, tags, attributes from entity where id in ("
-        " select unnest(%(busiest)s::int[]) union all"
-        " select unnest(array[a_entity, b_entity]) from link where tenant_id = current_tenant() union all"
-        " select id from entity where device_id = any(%(devices)s) and type = 'interface' and tags @> '{uplink:true}')"
-        " order by device_id, id limit %(limit)s",
-        {"busiest": wanted, "devices": devices, "limit": 2 * LIMITS["links"]},
+        "select id, device_id, key, name, capacity_bps, tags, attributes from entity where id = any(%s)"
+        " order by device_id, id limit %s",
+        [list(wanted), 2 * LIMITS["links"]],
     )
-    ports = {port.id: port async for port in cursor}
-    latest = await latest_some(connection, "interface", list(ports), _SHOWN, now)
+    ports = {port.id: port for port in await cursor.fetchall()}
+    latest = await latest_some(connection, "interface", list(ports), _OF_PORT, now)
     for port in ports.values():
         port.values = latest.get(port.id, {})
     return ports
 
 
+def _busiest(
+    polls: Sequence[Sequence[bytes]], ids: NDArray[np.float64], capacities: NDArray[np.float64], limit: int
+) -> list[int]:
+    """The ports with the highest utilisation of the busier direction, of polls as _RATES gives them."""
+    entities, rx, tx = (
+        arrays_values([poll[at] for poll in polls], letters) for at, letters in enumerate((">i4", ">f4", ">f4"))
+    )
+    order = np.argsort(ids, kind="stable")
+    ids, rates = ids[order], np.full(len(ids), np.nan)
+    at = np.minimum(np.searchsorted(ids, entities), len(ids) - 1)
+    known = ids[at] == entities
+    # Of a port in two sets the newer poll counts: what is written last.
+    rates[at[known]] = np.fmax(rx, tx)[known]
+    used = rates / capacities[order]
+    ranked = np.flatnonzero(~np.isnan(used))
+    if len(ranked) > limit:
+        ranked = ranked[used[ranked] >= np.partition(used[ranked], -limit)[-limit]]
+    return [int(ids[place]) for place in ranked[np.lexsort((ids[ranked], -used[ranked]))][:limit]]
+
+
 # Counters now against counters some minutes ago; a set in which nothing rose is done with after one comparison.
 _FAULTY = f"""
-with newest as materialized ({_NEWEST}),
+with newest as materialized (
+    -- Worked out here: with row-level security only a plain comparison may use the index.
+    select *, ts - make_interval(mins => %(minutes)s) as since from ({_NEWEST}) as n),
 pair as materialized (
     select n.device_id, s.entities, extract(epoch from p.ts - q.ts)::float8 as seconds,
            p.rx_errors_total as a1, p.tx_errors_total as a2, p.rx_discards_total as a3, p.tx_discards_total as a4,
@@ -319,7 +352,7 @@ pair as materialized (
     join entity_set s on s.id = n.set_id
     cross join lateral (
         select * from poll_interface q where q.device_id = n.device_id and q.set_id = n.set_id
-          and q.ts >= n.ts - make_interval(mins => %(minutes)s) and q.ts < n.ts and q.ts > now() - interval '3 hours'
+          and q.ts >= n.since and q.ts < n.ts and q.ts > now() - interval '3 hours'
           and q.rx_errors_total is not null order by q.ts limit 1) q
     where (p.rx_errors_total, p.tx_errors_total, p.rx_discards_total, p.tx_discards_total)
           is distinct from (q.rx_errors_total, q.tx_errors_total, q.rx_discards_total, q.tx_discards_total)
@@ -339,11 +372,11 @@ order by (r.errors + r.drops) / r.seconds desc, e.id limit %(limit)s
 FAULTY_MINUTES = 10
 
 
-async def read_faulty(connection: Connection, devices: list[int], limit: int = 10) -> list[Faulty]:
+async def read_faulty(connection: Connection, limit: int = 10) -> list[Faulty]:
     """Ports with the most errors and drops per second over the last minutes, worst first."""
     cursor = await connection.cursor(row_factory=class_row(Faulty)).execute(
         _FAULTY.encode(),
-        {"devices": devices, "column": "rx_errors_total", "minutes": FAULTY_MINUTES, "limit": limit},
+        {"column": "rx_errors_total", "minutes": FAULTY_MINUTES, "limit": limit},
     )
     return await cursor.fetchall()
 
@@ -355,7 +388,7 @@ async def read_sites(connection: Connection) -> dict[int, Site]:
         " order by name limit %(sites)s",
         LIMITS,
     )
-    return {site.id: site async for site in cursor}
+    return {site.id: site for site in await cursor.fetchall()}
 
 
 async def overview(connection: Connection) -> Overview:
@@ -367,14 +400,13 @@ async def overview(connection: Connection) -> Overview:
         " order by name limit %(links)s",
         LIMITS,
     )
-    links = [link async for link in cursor]
-    ids = list(devices)
+    links = await cursor.fetchall()
     return Overview(
         now,
         await read_sites(connection),
         agents,
         devices,
-        await read_some_ports(connection, ids, now, BUSIEST),
+        await read_some_ports(connection, now, links, BUSIEST),
         links,
-        await read_faulty(connection, ids),
+        await read_faulty(connection),
     )

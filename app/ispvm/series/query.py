@@ -1,9 +1,12 @@
 """One metric of one entity over a range, in at most 600 buckets.
 
-While samples are kept, every bucket is made of them: packed days, and landing rows of the hours not packed yet. Older
-ranges, and those of more than 200 days, come from the daily rollup and its hours. A bucket without a value is a gap,
-and null. p95 is the value that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles;
-`p95_from` says what it was read from.
+Buckets of less than an hour are made of samples: packed days, and landing rows of the hours not packed yet. Those from
+an hour to a day come from the daily rollup, which holds what it made of the same samples; they are whole, also at the
+ends of the range. Only days that are not over are read from their samples. Wider ones are made of samples up to 200
+days, and of the days' sketches beyond. Where samples are no longer kept, buckets are wider instead.
+
+A bucket without a value is a gap, and null. p95 is the value that 95 % of the samples do not exceed (nearest rank),
+never a percentile of percentiles; `p95_from` says what it was read from.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -21,9 +24,10 @@ from pydantic import BaseModel, Field
 
 from ispvm.refusal import RefusedError
 from ispvm.store.columns import DERIVED, columns, landing_types
-from ispvm.store.packing import DAY_SECONDS, sketch_p95, spans
+from ispvm.store.packing import DAY_SECONDS, Spans, sketch_p95, spans
 from ispvm.store.pool import Connection
-from ispvm.store.samples import EPOCH, Subject, read_samples
+from ispvm.store.samples import EPOCH, Subject, Track, read_samples, unpacked_hour
+from ispvm.store.steps import HOUR_SECONDS, read_steps
 
 MAX_POINTS = 600
 MAX_RANGE = timedelta(days=1830)
@@ -41,6 +45,7 @@ _STEPS = (
     3600,
     7200,
     10800,
+    14400,
     21600,
     43200,
     86400,
@@ -86,6 +91,24 @@ class Entity:
     type: str
     key: str
     capacity_bps: int | None
+    interval_s: float | None  # how often the metric arrives
+    unpacked: datetime | None  # the first hour that is not packed yet
+
+    @property
+    def subject(self) -> Subject:
+        """The same for the store."""
+        return Subject(self.id, self.device_id, self.type, self.capacity_bps, self.unpacked)
+
+
+_FIND = f"""
+select e.id, d.id, d.uuid, e.type, e.key, e.capacity_bps,
+    (select coalesce(min(coalesce(period_s, interval_s)) filter (where ts > now() - interval '15 minutes'),
+                     min(coalesce(period_s, interval_s)))
+     from latest_poll where device_id = d.id and type = e.type and %(column)s = any(columns)),
+    {unpacked_hour("d.id", "e.type")}
+from entity e join device d on d.id = e.device_id
+where d.tenant_id = current_tenant() and d.uuid = %(device)s and e.type = %(type)s and e.key = %(key)s
+"""  # noqa: S608  # constants
 
 
 def metric_of(name: str) -> Metric:
@@ -98,17 +121,20 @@ def metric_of(name: str) -> Metric:
     return metric
 
 
-async def find_entity(connection: Connection, device: UUID, entity_type: str, key: str) -> Entity:
-    """The entity, if this tenant has it; otherwise 404, the same for one that another tenant has."""
+async def find_entity(connection: Connection, device: UUID, metric: Metric, key: str) -> Entity:
+    """What has the metric, if this tenant has it; otherwise 404, the same for one that another tenant has."""
     rows = await connection.execute(
-        "select e.id, d.id, d.uuid, e.type, e.key, e.capacity_bps from entity e join device d on d.id = e.device_id"
-        " where d.tenant_id = current_tenant() and d.uuid = %s and e.type = %s and e.key = %s",
-        [device, entity_type, key],
+        _FIND.encode(), {"device": device, "type": metric.entity_type, "key": key, "column": _column(metric)}
     )
     row = await rows.fetchone()
     if row is None:
-        raise RefusedError(404, "device", f"no {entity_type} {key!r} on device {device}", "see /api/v1/devices")
+        raise RefusedError(404, "device", f"no {metric.entity_type} {key!r} on device {device}", "see /api/v1/devices")
     return Entity(*row)
+
+
+def _column(metric: Metric) -> str:
+    """The landing column whose arrival says how often the metric comes."""
+    return "rx_bps" if metric.name in DERIVED else columns(metric.entity_type)[metric.name].name
 
 
 def choose_step(seconds: float, max_points: int, interval_s: float | None, resolution: Resolution) -> int:
@@ -157,31 +183,105 @@ async def read_series(
     if metric.name in DERIVED and entity.capacity_bps is None:
         raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
     seconds = (end - start).total_seconds()
-    step = choose_step(seconds, max_points, await _interval(connection, entity, metric), "raw")
+    step = choose_step(seconds, max_points, entity.interval_s, "raw")
+    found = None
+    # What is derived follows the capacity of today as long as there are samples.
+    if not HOUR_SECONDS <= step <= DAY_SECONDS or metric.name in DERIVED:
+        found = await _from_samples(connection, metric, _empty(entity, metric, step, start, end, max_points), entity,
+                                    start, end)  # fmt: skip
+    step = choose_step(seconds, max_points, entity.interval_s, "1h")
+    if found is None and step <= DAY_SECONDS:
+        found = await _from_hours(connection, metric, _empty(entity, metric, step, start, end, max_points), entity)
+    return found if found is not None else await _from_days(connection, entity, metric, start, end, max_points)
+
+
+async def _from_samples(
+    connection: Connection, metric: Metric, series: Series, entity: Entity, start: datetime, end: datetime
+) -> Series | None:
+    """Any buckets; None when the range is long or begins before its samples."""
     if end - start > SAMPLES_LIMIT:
-        return await _from_days(connection, entity, metric, start, end, max_points)
-    series = _empty(entity, metric, step, start, end, max_points)
-    subject = Subject(entity.id, entity.device_id, entity.type, entity.capacity_bps)
-    track = await read_samples(connection, subject, metric.name, start, end)
+        return None
+    track = await read_samples(connection, entity.subject, metric.name, start, end)
     oldest = EPOCH + timedelta(days=int(track.seconds[0]) // DAY_SECONDS) if len(track.seconds) else end.date()
     if oldest > start.date() and await _only_rolled_up(connection, entity, metric, start, oldest):
-        if seconds / 3600 <= max_points - 1:
-            return await _from_hours(connection, entity, metric, start, end, max_points)
-        return await _from_days(connection, entity, metric, start, end, max_points)
+        return None
     if track.minutes:
-        series.resolution, series.p95_from = "1m", "minute means"
-    found = spans(track.seconds, track.values, step)
-    low, high = found.low, found.high
-    if track.minutes:
-        low, high = spans(track.seconds, track.low, step).low, spans(track.seconds, track.high, step).high
-    places = (found.span - series.t[0] // step).tolist()
-    for place, *bucket in zip(places, *(x.tolist() for x in (found.mean, low, high, found.p95)), strict=True):
-        if place < len(series.t):
-            series.avg[place], series.min[place], series.max[place], series.p95[place] = bucket
-    series.resets = _places(series, track.resets)
-    stretches = zip(track.late[::2], track.late[1::2], strict=True)
-    series.late = _places(series, (s for first, last in stretches for s in [*range(first, last, step), last]))
+        series.resolution = "1m"
+    _take(series, track)
     return series
+
+
+async def _from_hours(connection: Connection, metric: Metric, series: Series, entity: Entity) -> Series | None:
+    """Buckets from an hour to a day; None when a day that is read from its samples has none any more."""
+    step = series.step_s
+    series.resolution = "1h" if step < DAY_SECONDS else "1d"
+    start, end = (datetime.fromtimestamp(second, UTC) for second in (series.t[0], series.t[-1] + step))
+    unpacked = entity.unpacked.astimezone(UTC).date() if entity.unpacked else None
+    last = (end - timedelta(seconds=1)).date()
+    days = await read_steps(connection, entity.id, metric.name, step // HOUR_SECONDS, start.date(), last, unpacked)
+    _fill(series, days.buckets)
+    series.resets, series.late = _places(series, days.resets), _late(series, days.late)
+    for first, last_day in _stretches(days.open):
+        begin, stop = (datetime.fromtimestamp(day * DAY_SECONDS, UTC) for day in (first, last_day + 1))
+        track = await read_samples(connection, entity.subject, metric.name, begin, stop)
+        there = {*(track.seconds // DAY_SECONDS).tolist()}
+        if not days.packed.intersection(range(first, last_day + 1)) <= there:
+            return None
+        _take(series, track)
+    series.resets.sort()
+    series.late.sort()
+    return series
+
+
+def _stretches(days: list[int]) -> list[tuple[int, int]]:
+    """Days one after another as first and last."""
+    found: list[tuple[int, int]] = []
+    for day in days:
+        if found and found[-1][1] == day - 1:
+            found[-1] = found[-1][0], day
+        else:
+            found.append((day, day))
+    return found
+
+
+def _take(series: Series, track: Track) -> None:
+    """Samples into their buckets, with their marks."""
+    found = spans(track.seconds, track.values, series.step_s)
+    if track.minutes:
+        low, high = (spans(track.seconds, values, series.step_s) for values in (track.low, track.high))
+        found = replace(found, low=low.low, high=high.high)
+        series.p95_from = "minute means"
+    _fill(series, found)
+    series.resets += _places(series, track.resets)
+    series.late += _late(series, track.late)
+
+
+def _fill(series: Series, found: Spans) -> None:
+    """Buckets into their places."""
+    places = found.span - series.t[0] // series.step_s
+    inside = (places >= 0) & (places < len(series.t))
+    places = places[inside]
+    if not len(places):
+        return
+    first, last = int(places[0]), int(places[-1])
+    for column, values in (
+        (series.avg, found.mean), (series.min, found.low), (series.max, found.high), (series.p95, found.p95),
+    ):  # fmt: skip
+        given = values[inside].tolist()
+        if last - first + 1 == len(given):  # no gaps
+            column[first : last + 1] = given
+        else:
+            for place, value in zip(places.tolist(), given, strict=True):
+                column[place] = value
+
+
+def _late(series: Series, late: list[int]) -> list[int]:
+    """The places of stretches of late samples."""
+    first, count = series.t[0] // series.step_s, len(series.t)
+    places: set[int] = set()
+    for begin, end in zip(late[::2], late[1::2], strict=True):
+        places.update(range(max(begin // series.step_s - first, 0), min(end // series.step_s - first + 1, count)))
+    return sorted(places)
 
 
 async def _only_rolled_up(
@@ -195,23 +295,6 @@ async def _only_rolled_up(
     )
     row = await rows.fetchone()
     return bool(row and row[0])
-
-
-async def _from_hours(
-    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
-) -> Series:
-    """One bucket an hour."""
-    series = _empty(entity, metric, 3600, start, end, max_points)
-    series.resolution = "1h"
-    rows = await connection.execute(
-        "select extract(epoch from hour)::bigint, mean, min, max, p95 from rollup_1h where entity_id = %s"
-        " and metric_id = (select id from metric where name = %s) and day >= %s and day <= %s",
-        [entity.id, metric.name, start.date(), end.date()],
-    )
-    async for second, avg, least, most, p95 in rows:
-        for place in _places(series, [second]):
-            series.avg[place], series.min[place], series.max[place], series.p95[place] = avg, least, most, p95
-    return series
 
 
 async def _from_days(
@@ -240,16 +323,3 @@ async def _from_days(
     if step > DAY_SECONDS:
         series.p95_from = "sketch"
     return series
-
-
-async def _interval(connection: Connection, entity: Entity, metric: Metric) -> float | None:
-    """How often the metric arrives."""
-    column = "rx_bps" if metric.name in DERIVED else columns(entity.type)[metric.name].name
-    rows = await connection.execute(
-        "select coalesce(min(coalesce(period_s, interval_s)) filter (where ts > now() - interval '15 minutes'),"
-        " min(coalesce(period_s, interval_s))) from latest_poll"
-        " where device_id = %s and type = %s and %s = any(columns)",
-        [entity.device_id, entity.type, column],
-    )
-    row = await rows.fetchone()
-    return row[0] if row else None

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ispvm.health.state import State, worst
 from ispvm.refusal import RESPONSES, RefusedError
 from ispvm.series.budget import Budgets
-from ispvm.series.cache import SERIES_SECONDS, SUMMARY_SECONDS, TOP_SECONDS, Answers, encoded_response
+from ispvm.series.cache import SERIES_SECONDS, SUMMARY_SECONDS, TOP_SECONDS, Answers, Kept, encoded_response
 from ispvm.series.overview import (
     Agent,
     Device,
@@ -33,7 +33,7 @@ from ispvm.store.latest import latest_entities
 from ispvm.store.pool import Connection, transaction
 from ispvm.web.auth import SignedIn, User
 
-router = APIRouter(prefix="/api/v1", tags=["dashboard"], responses=RESPONSES)
+router = APIRouter(prefix="/api/v1", tags=["dashboard"], responses=RESPONSES, route_class=Kept)
 
 
 class DeviceOut(BaseModel):
@@ -313,12 +313,13 @@ async def series(
 
     async def read() -> bytes:
         async with budgets.query(request, user) as connection:
-            entity = await find_entity(connection, device, wanted.entity_type, key)
+            entity = await find_entity(connection, device, wanted, key)
             found = await read_series(connection, entity, wanted, begin, stop, max_points)
         return found.model_dump_json().encode()
 
     cache_key = (user.tenant, "series", device, metric, key, int(begin.timestamp()), int(stop.timestamp()), max_points)
-    return encoded_response(request, await request.app.state.answers.get(cache_key, SERIES_SECONDS, read))
+    answers: Answers = request.app.state.answers
+    return await answers.respond(request, cache_key, SERIES_SECONDS, read)
 
 
 def _range(start: datetime | None, end: datetime | None, usual: timedelta) -> tuple[datetime, datetime]:
@@ -385,9 +386,7 @@ async def top_list(
 
     hours = (int(begin.timestamp()) // 3600, int(stop.timestamp()) // 3600)
     answers: Answers = request.app.state.answers
-    return encoded_response(
-        request, await answers.get((user.tenant, "top", metric, by, *hours, limit), TOP_SECONDS, read)
-    )
+    return await answers.respond(request, (user.tenant, "top", metric, by, *hours, limit), TOP_SECONDS, read)
 
 
 async def cached_incidents(request: Request, user: User, days: int) -> tuple[str, list[Day]]:
@@ -422,7 +421,7 @@ async def summary(request: Request, user: SignedIn) -> Response:
         return summary_of(await cached_overview(request, user)).model_dump_json().encode()
 
     answers: Answers = request.app.state.answers
-    return encoded_response(request, await answers.get((user.tenant, "summary"), SUMMARY_SECONDS, read))
+    return await answers.respond(request, (user.tenant, "summary"), SUMMARY_SECONDS, read)
 
 
 def summary_of(found: Overview) -> Summary:
@@ -488,7 +487,7 @@ async def noc_map(request: Request, user: SignedIn) -> Response:
         return map_of(await cached_overview(request, user)).model_dump_json().encode()
 
     answers: Answers = request.app.state.answers
-    return encoded_response(request, await answers.get((user.tenant, "map"), SUMMARY_SECONDS, read))
+    return await answers.respond(request, (user.tenant, "map"), SUMMARY_SECONDS, read)
 
 
 def map_of(found: Overview) -> Map:

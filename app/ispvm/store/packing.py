@@ -216,6 +216,18 @@ def constant(packed: bytes) -> Constant | None:
     return Constant(first >> 1, step, low | (first & 1) << 16, value)
 
 
+def steady(samples: Samples) -> Constant | None:
+    """What these samples are when they all say the same at a rhythm that was kept, or None."""
+    seconds, values = samples.seconds, samples.values
+    value = values[0]
+    if not -_LARGEST_WHOLE < value < _LARGEST_WHOLE or value != int(value) or (values != value).any():
+        return None
+    step = int(seconds[1] - seconds[0]) if len(seconds) > 1 else 0
+    if (seconds[1:] - seconds[:-1] != step).any():
+        return None
+    return Constant(int(seconds[0]), step, len(seconds), int(value))
+
+
 def p95(values: Values) -> float:
     """Nearest rank: the least value that 95 % of the values do not exceed."""
     rank = math.ceil(0.95 * len(values)) - 1
@@ -243,20 +255,23 @@ def spans(moments: NDArray[Any], values: Values, width: int) -> Spans:
     n = np.diff(starts, append=len(moments))
     there = n > 0
     span, starts, n = edges[there], starts[there], n[there]
-    ranks = np.ceil(0.95 * n).astype(np.int64) - 1
     low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    return Spans(span, n, np.add.reduceat(values, starts) / n, low, high, p95s(values, starts, n))
+
+
+def p95s(values: Values, starts: NDArray[np.int64], n: NDArray[np.int64]) -> Values:
+    """`p95` of each part of `values`: the `n` from `starts` on; together they are all of it."""
+    ranks = np.ceil(0.95 * n).astype(np.int64) - 1
     most = int(n.max())
-    if len(values) == most * len(starts):  # no gaps: a row for each span
-        high_rank = int(ranks[0])
-        p95s = np.partition(values.reshape(-1, most), high_rank, axis=1)[:, high_rank]
-    else:
-        p95s = np.array(
-            [
-                np.partition(values[at : at + size], rank)[rank]
-                for at, size, rank in zip(starts.tolist(), n.tolist(), ranks.tolist(), strict=True)
-            ]
-        )
-    return Spans(span, n, np.add.reduceat(values, starts) / n, low, high, p95s)
+    if len(values) == most * len(starts):  # no gaps: a row for each part
+        rank = int(ranks[0])
+        return np.partition(values.reshape(-1, most), rank, axis=1)[:, rank]
+    return np.array(
+        [
+            np.partition(values[at : at + size], rank)[rank]
+            for at, size, rank in zip(starts.tolist(), n.tolist(), ranks.tolist(), strict=True)
+        ]
+    )
 
 
 def often(packed: bytes) -> bool:
@@ -333,7 +348,7 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
     if len(packed) == 20 + count * cell.itemsize:  # no nulls
         return np.frombuffer(packed, cell, count, 20)["value"].astype(np.float64)
     values, at = np.full(count, np.nan), 20
-    one = struct.Struct({">f4": ">f", ">i8": ">q", ">i2": ">h", "?": ">?"}[dtype])
+    one = struct.Struct({">f4": ">f", ">i8": ">q", ">i4": ">i", ">i2": ">h", "?": ">?"}[dtype])
     for place in range(count):
         length = int.from_bytes(packed[at : at + 4], "big", signed=True)
         at += 4
@@ -341,6 +356,20 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
             values[place] = one.unpack_from(packed, at)[0]
             at += length
     return values
+
+
+def arrays_values(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
+    """The elements of many arrays one after another, as `array_values` reads them."""
+    size = _cell(dtype).itemsize
+    if all(len(row) == len(rows[0]) == 20 + size * int.from_bytes(row[12:16], "big") for row in rows):
+        return array_matrix(rows, dtype).reshape(-1)
+    return np.concatenate([EMPTY.values, *(array_values(row, dtype) for row in rows)])
+
+
+def array_matrix(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
+    """Arrays of one length without nulls, as `array_values` reads them, a row each."""
+    cells = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)[:, 20:]
+    return np.ascontiguousarray(cells).view(_cell(dtype))["value"].astype(np.float64)
 
 
 def binary_array(values: NDArray[Any], dtype: str, oid: int) -> bytes:

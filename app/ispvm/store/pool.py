@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from select import select
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -17,16 +17,17 @@ Connection = AsyncConnection[TupleRow]
 Pool = AsyncConnectionPool[Connection]
 
 
-async def _check(connection: Connection) -> None:
-    """Whether a connection that nobody used is still good: a round trip only when its other end has said something
-    meanwhile, which usually is that it is gone.
-    """
-    if select([connection], [], [], 0)[0]:
-        await AsyncConnectionPool.check_connection(connection)
-
-
 async def _configure(connection: Connection) -> None:
     columns.register(connection)
+
+
+async def _alive(connection: Connection) -> None:
+    """Refuse a connection that the other end has closed, without asking it: nothing else makes an idle one readable."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await connection.close()  # as long as it is open, the pool would take it back
+        raise psycopg.OperationalError("the pool's connection was closed")
 
 
 def open_pool(dsn: str, size: int) -> Pool:
@@ -35,13 +36,15 @@ def open_pool(dsn: str, size: int) -> Pool:
     """
     return AsyncConnectionPool(
         dsn,
+        # Whoever needs a transaction begins one; a single statement does without, and saves two round trips.
+        kwargs={"autocommit": True},
         min_size=min(2, size),
         max_size=size,
         timeout=2.0,
         max_waiting=4 * size,
-        # Fail over fast: a connection that died with the database is noticed before it is handed out, and a long outage
+        # Fail over fast: a connection that died with PgBouncer is noticed before it is handed out, and a long outage
         # does not end in a long back-off.
-        check=_check,
+        check=_alive,
         reconnect_timeout=5.0,
         open=False,
         configure=_configure,
@@ -53,11 +56,16 @@ async def transaction(pool: Pool, tenant: int, timeout_ms: int = 0) -> AsyncIter
     """One transaction in which row-level security shows `tenant` only. The setting ends with the transaction, so the
     next user of the same server connection cannot inherit it. `timeout_ms` > 0 bounds each statement.
     """
-    async with pool.connection() as connection, connection.transaction():
-        settings: list[Any] = [str(tenant)]
-        query = "select set_config('ispvm.tenant', %s, true)"
-        if timeout_ms:
-            query += ", set_config('statement_timeout', %s, true)"
-            settings.append(str(timeout_ms))
-        await connection.execute(query, settings)
-        yield connection
+    begin = f"begin; set local ispvm.tenant = '{tenant:d}'"
+    if timeout_ms:
+        begin += f"; set local statement_timeout = {timeout_ms:d}"
+    async with pool.connection() as connection:
+        # One round trip for all of it: several statements at once cannot be prepared.
+        await connection.execute(begin.encode(), prepare=False)
+        try:
+            yield connection
+        except BaseException:
+            with suppress(psycopg.Error):  # of a broken connection: what broke it is what counts
+                await connection.rollback()
+            raise
+        await connection.commit()

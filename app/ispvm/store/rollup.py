@@ -38,9 +38,11 @@ from ispvm.store.packing import (
     constant,
     constant_sketch,
     p95,
+    p95s,
     pack,
     sketch,
     spans,
+    steady,
     unpack,
 )
 
@@ -50,9 +52,11 @@ RETRY_AFTER = timedelta(hours=1)
 _SKIPPED_UNITS = {"counter": "By"}
 UTILIZATION = "interface.utilization_pct"
 _LETTERS = {"real": ">f4", "bigint": ">i8", "smallint": ">i2", "boolean": "?"}
-_NO_MOMENTS = np.empty(0, np.int32)
 # Late stretches this near to each other are one.
 _STRETCH_GAP_SECONDS = 900
+# Parts of a day, in hours, whose percentiles are kept beside those of its hours and its own.
+STEP_HOURS = (2, 3, 4, 6, 12)
+STEP_PLACES = sum(24 // hours for hours in STEP_HOURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,13 @@ class DirtyHour:
 
 @dataclass(slots=True)
 class _Landed:
-    """What the landing rows of some hours say of one entity: samples by column, moments of resets and late arrivals."""
+    """What the landing rows of some hours say of one entity: samples by column, moments of resets, stretches of late
+    arrivals.
+    """
 
     samples: dict[str, Samples]
     resets: NDArray[np.int32]
-    late: NDArray[np.int32]
+    late: list[int]
 
 
 def kept(entity_type: str) -> list[Column]:
@@ -79,9 +85,9 @@ def kept(entity_type: str) -> list[Column]:
     return [c for c in columns(entity_type).values() if _SKIPPED_UNITS.get(c.metric.type) != c.metric.unit]
 
 
-def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[int]:
-    """Stretches [first, last, first, last, …] widened by single moments; near ones become one."""
-    pairs = [(a, b) for a, b in zip(stretches[::2], stretches[1::2], strict=True)] + [(m, m) for m in moments]
+def merge_stretches(*lists: Sequence[int]) -> list[int]:
+    """Stretches [first, last, first, last, …] of several lists as one; near ones become one."""
+    pairs = [pair for one in lists for pair in zip(one[::2], one[1::2], strict=True)]
     merged: list[int] = []
     for first, last in sorted(pairs):
         if merged and first - merged[-1] <= _STRETCH_GAP_SECONDS:
@@ -89,6 +95,11 @@ def merge_stretches(stretches: Sequence[int], moments: Iterable[int]) -> list[in
         else:
             merged += [first, last]
     return merged
+
+
+def stretches_of(moments: Iterable[int]) -> list[int]:
+    """Single moments as stretches."""
+    return merge_stretches([moment for moment in moments for _ in "ab"])
 
 
 def utilization(rx: Samples, tx: Samples, capacity_bps: int) -> Samples:
@@ -152,7 +163,7 @@ def _of_set(rows: list[TupleRow], entities: list[int], entity_type: str) -> Iter
     if not rows:
         return
     seconds = np.array([row[1] for row in rows], np.int32)
-    late = seconds[[row[2] >= LATE for row in rows]]
+    late = stretches_of(row[1] for row in rows if row[2] >= LATE)
     resets: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         for place in row[3] or ():
@@ -186,7 +197,7 @@ def _joined(one: _Landed, other: _Landed) -> _Landed:
     return _Landed(
         {name: one.samples.get(name, EMPTY).merged(other.samples.get(name, EMPTY)) for name in names},
         np.union1d(one.resets, other.resets).astype(np.int32),
-        np.union1d(one.late, other.late).astype(np.int32),
+        merge_stretches(one.late, other.late),
     )
 
 
@@ -208,11 +219,13 @@ def _hours_of(first: int, step: int, count: int) -> NDArray[np.int64]:
 
 
 class _Days:
-    """Rows of rollup_1d as columns; the hours of all rows behind one another, 24 each."""
+    """Rows of rollup_1d as columns; the hours of all rows behind one another, 24 each, and so the steps."""
 
     def __init__(self, rows: Sequence[_Row]) -> None:
         self.n, self.sum, self.low, self.high, self.p95 = (np.zeros(len(rows)) for _ in range(5))
         self.hours = {name: np.zeros((len(rows), 24)) for name in ("n", "mean", "min", "max", "p95")}
+        self.steps = np.zeros((len(rows), STEP_PLACES))
+        self.over: list[bool] = []
         self.flat: list[bool] = []
         self.sketches: list[bytes] = []
         for at, row in enumerate(rows):
@@ -225,6 +238,7 @@ class _Days:
             self.low[at] = self.high[at] = self.p95[at] = samples.value
             hours["n"][at] = _hours_of(samples.first, samples.step, samples.count)
             hours["mean"][at] = samples.value
+            self.over.append(bool(hours["n"][at, 23]))
             self.flat.append(True)
             self.sketches.append(constant_sketch(samples.value, samples.count))
             return
@@ -234,6 +248,10 @@ class _Days:
         self.low[at], self.high[at], self.p95[at] = found.low.min(), found.high.max(), p95(values)
         for name, numbers in zip(hours, (found.n, found.mean, found.low, found.high, found.p95), strict=True):
             hours[name][at, found.span] = numbers
+        # Only when the day is over: each hour that is packed before would do it again.
+        self.over.append(bool(found.span[-1] == 23))
+        if self.over[-1] and self.low[at] != self.high[at]:
+            self.steps[at] = _step_p95(values, hours["n"][at])
         self.flat.append(bool((found.low == found.high).all()))
         self.sketches.append(sketch(values))
 
@@ -243,6 +261,22 @@ class _Days:
         if name == "n":
             return SmallintArray(binary_array(flat, ">i2", 21))
         return RealArray(binary_array(flat, ">f4", 700))
+
+    def step_p95(self) -> PackedArray:
+        """All rows' percentiles of steps."""
+        return RealArray(binary_array(self.steps.reshape(-1), ">f4", 700))
+
+
+def _step_p95(values: NDArray[np.float64], hour_n: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Percentiles of each of STEP_HOURS, one after another; 0 where there is no sample."""
+    found = np.zeros(STEP_PLACES)
+    first = 0
+    for hours in STEP_HOURS:
+        n = hour_n.reshape(-1, hours).sum(axis=1).astype(np.int64)
+        there = np.flatnonzero(n)
+        found[first + there] = p95s(values, (np.cumsum(n) - n)[there], n[there])
+        first += 24 // hours
+    return found
 
 
 _STORE_SAMPLES = """
@@ -255,19 +289,24 @@ set samples = excluded.samples, resets = excluded.resets, late = excluded.late
 """
 _STORE_DAYS = """
 insert into rollup_1d as r (tenant_id, day, entity_id, metric_id, n, resets, sum, min, max, p95, hour_n, hour_mean,
-    hour_min, hour_max, hour_p95, sketch)
+    hour_min, hour_max, hour_p95, sketch, step_p95, reset_at, late)
 select %(tenant)s, %(day)s, u.entity, u.metric, u.n, u.resets, u.sum, u.min, u.max, u.p95,
     (%(hour_n)b)[u.at * 24 - 23 : u.at * 24], (%(hour_mean)b)[u.at * 24 - 23 : u.at * 24],
     case when not u.flat then (%(hour_min)b)[u.at * 24 - 23 : u.at * 24] end,
     case when not u.flat then (%(hour_max)b)[u.at * 24 - 23 : u.at * 24] end,
-    case when not u.flat then (%(hour_p95)b)[u.at * 24 - 23 : u.at * 24] end, u.sketch
+    case when not u.flat then (%(hour_p95)b)[u.at * 24 - 23 : u.at * 24] end, u.sketch,
+    case when u.min = u.max and u.over then '{}' when u.over
+        then (%(step_p95)b)[(u.at - 1) * %(step_places)s + 1 : u.at * %(step_places)s] end,
+    u.reset_at::integer[], u.late::integer[]
 from unnest(%(entities)s::int[], %(metrics)s::smallint[], %(n)s::int[], %(resets)s::int[], %(sum)s::float8[],
-     %(min)s::float8[], %(max)s::float8[], %(p95)s::float8[], %(flat)s::boolean[], %(sketches)b::bytea[])
-     with ordinality as u(entity, metric, n, resets, sum, min, max, p95, flat, sketch, at)
+     %(min)s::float8[], %(max)s::float8[], %(p95)s::float8[], %(flat)s::boolean[], %(over)s::boolean[],
+     %(sketches)b::bytea[], %(reset_at)s::text[], %(late)s::text[])
+     with ordinality as u(entity, metric, n, resets, sum, min, max, p95, flat, over, sketch, reset_at, late, at)
 on conflict (entity_id, metric_id, day) do update
 set n = excluded.n, resets = excluded.resets, sum = excluded.sum, min = excluded.min, max = excluded.max,
     p95 = excluded.p95, hour_n = excluded.hour_n, hour_mean = excluded.hour_mean, hour_min = excluded.hour_min,
-    hour_max = excluded.hour_max, hour_p95 = excluded.hour_p95, sketch = excluded.sketch
+    hour_max = excluded.hour_max, hour_p95 = excluded.hour_p95, sketch = excluded.sketch,
+    step_p95 = excluded.step_p95, reset_at = excluded.reset_at, late = excluded.late
 """
 
 
@@ -278,11 +317,14 @@ def _literal(numbers: Sequence[int]) -> str | None:
 def _merged(packed: bytes | None, new: Samples, exact: bool) -> tuple[Samples | Constant, bytes]:
     """Old and new samples of a day together, as they are worked on and as they are stored."""
     if packed is None:
+        # What has never moved, which most counters and states have not, is worked on without packing it.
+        if (one := steady(new)) is not None:
+            return one, one.packed()
         packed = pack(new, exact)
-        return constant(packed) or new, packed
+        return new, packed
     old = constant(packed)
     if old is not None:
-        # What has never moved and goes on so, which most counters and states do, is not unpacked.
+        # Nor unpacked, as long as it goes on so.
         expected = np.arange(1, len(new.seconds) + 1) * old.step + old.first + old.step * (old.count - 1)
         if old.count > 1 and (new.values == old.value).all() and np.array_equal(expected, new.seconds):
             longer = replace(old, count=old.count + len(new.seconds))
@@ -333,7 +375,7 @@ async def recompute(
             samples, packed = _merged(old, new.samples[name], column.metric.type != "gauge")
             days[name] = samples
             resets = sorted({*(resets or ()), *new.resets.tolist()})
-            late = merge_stretches(late or (), new.late.tolist()) if late or len(new.late) else []
+            late = merge_stretches(late or (), new.late)
             changed.append(_Row(entity, metrics[name], samples, packed, resets, late))
         if entity in capacities and "interface.rx_bps" in days and "interface.tx_bps" in days:
             used = utilization(_opened(days["interface.rx_bps"]), _opened(days["interface.tx_bps"]), capacities[entity])
@@ -366,7 +408,12 @@ async def recompute(
             "max": days_.high.tolist(),
             "p95": days_.p95.tolist(),
             "flat": days_.flat,
+            "over": days_.over,
             "sketches": days_.sketches,
+            "step_p95": days_.step_p95(),
+            "step_places": STEP_PLACES,
+            "reset_at": [_literal(row.resets) for row in changed],
+            "late": [_literal(row.late) for row in changed],
             **{f"hour_{name}": days_.hour(name) for name in days_.hours},
         },
     )
@@ -380,7 +427,8 @@ async def take_due(connection: AsyncConnection[TupleRow], limit: int, *, all_mar
     """
     rows = await connection.execute(
         "with day as (select distinct device_id, type, date_trunc('day', hour, 'UTC') as begin from"
-        "  (select * from rollup_dirty where %(all)s or due <= now() order by due limit %(limit)s) as first)"
+        "  (select * from rollup_dirty where %(all)s or due <= now() order by due limit %(limit)s"
+        "   for update skip locked) as first)"
         " delete from rollup_dirty d using (select m.device_id, m.type, m.hour from day join rollup_dirty m"
         "  on m.device_id = day.device_id and m.type = day.type and m.hour >= day.begin"
         "  and m.hour < day.begin + interval '24 hours' where %(all)s or m.due <= now() for update of m skip locked) t"

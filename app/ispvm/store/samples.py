@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cache
 
 import numpy as np
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ispvm.store.columns import LATE, array_columns, columns, table
 from ispvm.store.packing import DAY_SECONDS, Samples, unpack_days
 from ispvm.store.pool import Connection
-from ispvm.store.rollup import UTILIZATION, merge_stretches, utilization
+from ispvm.store.rollup import UTILIZATION, merge_stretches, stretches_of, utilization
 
 EPOCH = date(1970, 1, 1)
 # The packed days follow within minutes; while the worker is down, no more than this is read from landing rows.
-TAIL = timedelta(hours=25)
+TAIL_HOURS = 25
 DAYS_OF = (
     "select day - '1970-01-01'::date, samples, low, high, resets, late from sample_day"
     " where entity_id = %(entity)s and metric_id = (select id from metric where name = %(metric)s)"
@@ -32,6 +32,7 @@ class Subject:
     device_id: int
     type: str
     capacity_bps: int | None = None
+    unpacked: datetime | None = None  # the first hour whose landing rows are not packed yet
 
 
 @dataclass(slots=True)
@@ -54,15 +55,19 @@ def _sources(metric: str) -> list[str]:
     return ["interface.rx_bps", "interface.tx_bps"] if metric == UTILIZATION else [metric]
 
 
+def unpacked_hour(device: str, entity_type: str) -> str:
+    """The `unpacked` of a Subject as a scalar sub-select, for two SQL expressions. It must be asked before the days are
+    read: what is packed in between is then read twice, never missed.
+    """
+    return (
+        f"(select min(hour) from rollup_dirty r where r.device_id = {device} and r.type = {entity_type}"  # noqa: S608
+        f" and r.hour > now() - interval '{TAIL_HOURS} hours')"
+    )
+
+
 async def read_samples(connection: Connection, subject: Subject, metric: str, start: datetime, end: datetime) -> Track:
     """Every sample from `start` until before `end`. Utilisation is worked out from the capacity of today."""
-    # Marks before days: what is packed in between is then read twice, never missed.
-    found = await connection.execute(
-        "select min(hour) from rollup_dirty where device_id = %s and type = %s and hour > %s",
-        [subject.device_id, subject.type, datetime.now(start.tzinfo) - TAIL],
-    )
-    row = await found.fetchone()
-    unpacked: datetime | None = row[0] if row else None
+    unpacked = subject.unpacked
     names = _sources(metric)
     tracks = [await _packed(connection, subject, name, start, end) for name in names]
     if unpacked is not None and unpacked < end:
@@ -81,7 +86,7 @@ async def _packed(connection: Connection, subject: Subject, metric: str, start: 
     high: list[tuple[int, bytes]] = []
     resets: list[int] = []
     late: list[int] = []
-    async for day, samples, lowest, highest, reset, stretches in rows:
+    for day, samples, lowest, highest, reset, stretches in await rows.fetchall():
         mean.append((day, samples))
         low.append((day, lowest or samples))
         high.append((day, highest or samples))
@@ -118,14 +123,14 @@ async def _unpacked(
         {"device": subject.device_id, "entity": subject.id, "type": subject.type, "from": start, "to": end},
         binary=True,
     )
-    found = [row async for row in rows]
+    found = await rows.fetchall()
     tracks = []
     for at in range(3, 3 + len(names)):
         there = [row for row in found if row[at] is not None]
         seconds = np.array([int(row[0]) for row in there], np.int64)
         values = np.array([float(row[at]) for row in there], np.float64)
         resets = [int(row[0]) for row in found if row[2]]
-        late = merge_stretches([], [int(row[0]) for row in found if row[1] >= LATE])
+        late = stretches_of(int(row[0]) for row in found if row[1] >= LATE)
         tracks.append(Track(seconds, values, values, values, resets, late))
     return tracks
 
@@ -142,7 +147,7 @@ def _joined(one: Track, newer: Track) -> Track:
     low, high = mean, mean
     if one.minutes:
         low, high = np.concatenate((one.low, newer.low))[keep], np.concatenate((one.high, newer.high))[keep]
-    late = merge_stretches(one.late, [*newer.late[::2], *newer.late[1::2]])
+    late = merge_stretches(one.late, newer.late)
     return Track(seconds[keep], mean, low, high, sorted({*one.resets, *newer.resets}), late, one.minutes)
 
 

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
+import httpx
 import msgspec
 import psycopg
 import pytest
-from feeder import Feeder, ms
+from fastapi import FastAPI
+from feeder import AGENT, Feeder, ms
 from ispvm import cli
 from ispvm.inventory import tenants
 from ispvm.series.budget import Budget
-from ispvm.series.cache import Answers, Memory
+from ispvm.series.cache import Answers, Cache, Memory
 from ispvm.web.auth import User, find_user
+from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, Event, Poll
-from server_world import World
+from server_world import ORIGIN, World
 from starlette.requests import Request
 
 ROUTER, PORT = "EDGE-NTH-1", "sfp28-1"
@@ -210,6 +216,38 @@ async def test_the_command_changes_limits_and_refuses_what_is_not_one(
     assert cli.main(["tenant", "show", "--tenant", "nobody"]) == 2
 
 
+async def test_the_busiest_ports_are_those_of_the_newest_polls_whatever_is_missing(world: World) -> None:
+    now, device = world.now(), world.feeder.id(ROUTER)
+    keys = [p.key for d in world.seed.devices if d.name == ROUTER for p in d.interfaces]
+    capacities = {p.key: p.capacity_bps for d in world.seed.devices if d.name == ROUTER for p in d.interfaces}
+    full = [float(capacities[key]) for key in keys]
+    # An older key set says of all ports that they are full; the newer one knows less of them, and one has no rate.
+    polls: list[tuple[list[str], list[float | None], list[float | None]]] = [
+        (keys, [*full], [*full]),
+        (keys[:3], [full[0] / 4, None, full[2] / 8], [full[0] / 2, None, None]),
+    ]
+    batch = Batch(
+        1,
+        uuid4(),
+        ms(now),
+        AGENT,
+        {set_id(order): order for order, _, _ in polls},
+        [
+            Poll(device, ms(now - timedelta(seconds=5 - at)), "interface",
+                 {"interface.rx_bps": [*rx], "interface.tx_bps": [*tx]}, set_id(order), 60)
+            for at, (order, rx, tx) in enumerate(polls)
+        ],
+        [],
+        world.feeder.inventory(),
+    )  # fmt: skip
+    await world.sent(batch)
+    summary = await world.json("/api/v1/summary")
+    busiest = msgspec.convert(summary["busiest"], Found)
+    assert [(b["key"], b["utilization_pct"]) for b in busiest] == [
+        *((key, 100) for key in keys[3:]), (keys[0], 50), (keys[2], 12.5)
+    ]  # fmt: skip
+
+
 # --- Caches -----------------------------------------------------------------------------------------------------------
 
 
@@ -222,3 +260,40 @@ async def test_an_answer_is_made_once_for_all_who_ask_and_kept_per_tenant(world:
     assert (await world.get("/api/v1/summary")).headers["ETag"] == first.headers["ETag"]
     again = await world.client.get("/api/v1/summary", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_a_kept_answer_is_for_its_tenant_and_for_who_is_signed_in(
+    make_world: Callable[[], Awaitable[World]], owner: psycopg.Connection
+) -> None:
+    world, other = await make_world(), await make_world()
+    world.app.state.answers, world.app.state.sessions = Answers(Memory()), Cache(2)
+    await world.sent(world.feeder.batch([world.now()]))
+    first = await world.get("/api/v1/summary")
+    assert first.json()["busiest"]
+    # The second time it does not get as far as the endpoint.
+    with without(world.app, "budgets", "overviews"):
+        assert (await world.get("/api/v1/summary")).content == first.content
+    assert (await other.get("/api/v1/summary")).json()["busiest"] == []
+    nobody = httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN)
+    assert (await nobody.get("/api/v1/summary")).status_code == 401
+    # A session that is gone is nobody within two seconds.
+    owner.execute("delete from login_session where tenant_id = (select id from tenant where key = %s)", [world.tenant])
+    ended = time.monotonic()
+    while (answer := await world.get("/api/v1/summary")).status_code == 200:
+        assert time.monotonic() < ended + 3, answer.text
+        await asyncio.sleep(0.1)
+    assert answer.status_code == 401
+    assert (await other.get("/api/v1/summary")).status_code == 200
+
+
+@contextmanager
+def without(app: FastAPI, *names: str) -> Iterator[None]:
+    """Without these parts of the server."""
+    parts = {name: getattr(app.state, name) for name in names}
+    for name in names:
+        delattr(app.state, name)
+    try:
+        yield
+    finally:
+        for name, part in parts.items():
+            setattr(app.state, name, part)

@@ -108,7 +108,7 @@ async def read(settings: Settings, start: datetime, end: datetime) -> Series:
         await connection.execute(
             "select set_config('ispvm.tenant', (select id::text from tenant where key = 'old'), true)"
         )
-        entity = await find_entity(connection, DEVICE, "interface", "ether1")
+        entity = await find_entity(connection, DEVICE, metric_of("interface.rx_bps"), "ether1")
         return await read_series(connection, entity, metric_of("interface.rx_bps"), start, end, 600)
 
 

@@ -10,11 +10,12 @@ import msgspec
 import psycopg
 import pytest
 from feeder import AGENT, Feeder, ms
-from ispvm.series.query import find_entity
+from ispvm.series.query import find_entity, metric_of
 from ispvm.store import rollup
 from ispvm.store.packing import STEP
 from ispvm.store.pool import transaction
 from ispvm.store.samples import DAYS_OF, _landing
+from ispvm.store.steps import _query
 from ispvm.store.upkeep import upkeep
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, Poll
@@ -114,8 +115,9 @@ async def test_a_counter_reset_is_marked_and_its_interval_is_a_gap(world: World)
     series = await read(world, times[0], end, 10)
     assert series.resets == [series.t.index(int(times[4].timestamp()) // series.step_s * series.step_s)]
     await world.rolled_up()
-    series = await read(world, end - timedelta(days=40), end, 600)
-    assert (series.resolution, len(series.resets)) == ("raw", 1)
+    for days, resolution in ((10, "raw"), (40, "1h")):
+        series = await read(world, end - timedelta(days=days), end, 600)
+        assert (series.resolution, len(series.resets)) == (resolution, 1)
 
 
 @pytest.mark.parametrize("max_points", [600, 29, 12])
@@ -125,8 +127,51 @@ async def test_packed_days_give_what_was_sent(world: World, max_points: int) -> 
     values = await fed(world, times, 300)
     await world.rolled_up()
     series = await read(world, times[0], end, max_points)
-    assert (series.resolution, series.p95_from) == ("raw", "samples")
+    assert (series.resolution, series.p95_from) == ("raw" if series.step_s < 3600 else "1h", "samples")
     same(series, expected(values, series.step_s))
+
+
+@pytest.mark.parametrize("hours", [1, *rollup.STEP_HOURS, 24])
+async def test_buckets_of_hours_need_no_sample_of_days_that_are_over(
+    world: World, owner: psycopg.Connection, hours: int
+) -> None:
+    today = world.now().replace(hour=0, minute=0, second=0)
+    begin = today - timedelta(days=4)
+    # Four days with a gap, and today's hours up to now, of which the running one is not packed.
+    times = [begin + timedelta(minutes=m) for m in range(0, int((world.now() - begin).total_seconds()) // 60, 10)]
+    values = await fed(world, [ts for ts in times if not 300 <= (ts - begin).total_seconds() / 60 < 900], 600)
+    async with await psycopg.AsyncConnection.connect(world.settings.database.worker_dsn, autocommit=True) as worker:
+        while await rollup.roll_up(worker):
+            pass
+    mine = "tenant_id = (select id from tenant where key = %s)"
+    owner.execute(f"delete from sample_day where {mine} and day < %s", [world.tenant, today.date()])
+    end = world.now()
+    # From within a bucket: it is whole all the same.
+    start = begin + timedelta(hours=max(1, hours / 2))
+    points = math.ceil((end - start) / timedelta(hours=hours)) + 1
+    series = await read(world, start, end, points)
+    assert (series.step_s, series.resolution) == (hours * 3600, "1h" if hours < 24 else "1d")
+    assert series.p95_from == "samples"
+    first = series.t[0]
+    same(series, {t: row for t, row in expected(values, hours * 3600).items() if t >= first})
+
+
+async def test_days_of_an_earlier_release_are_read_from_their_samples(world: World, owner: psycopg.Connection) -> None:
+    today = world.now().replace(hour=0, minute=0, second=0)
+    times = [today - timedelta(minutes=m) for m in range(5 * 1440, 0, -10)]
+    values = await fed(world, times, 600)
+    await world.rolled_up()
+    mine = "tenant_id = (select id from tenant where key = %s) and day = any(%s)"
+    old = [(today - timedelta(days=back)).date() for back in (2, 4, 5)]
+    owner.execute(f"update rollup_1d set step_p95 = null where {mine}", [world.tenant, old])
+    series = await read(world, times[0], today, 31)
+    assert (series.step_s, series.resolution) == (14400, "1h")
+    same(series, expected(values, 14400))
+    # Without them, what the rollup still knows of a whole day.
+    owner.execute(f"delete from sample_day where {mine}", [world.tenant, old[1:]])
+    series = await read(world, times[0], today, 31)
+    assert (series.step_s, series.resolution, series.p95_from) == (86400, "1d", "samples")
+    same(series, expected(values, 86400))
 
 
 async def test_older_than_its_samples_a_range_comes_from_hours_or_days(world: World, owner: psycopg.Connection) -> None:
@@ -140,8 +185,8 @@ async def test_older_than_its_samples_a_range_comes_from_hours_or_days(world: Wo
     assert (hours.resolution, hours.step_s, hours.p95_from) == ("1h", 3600, "samples")
     same(hours, expected(values, 3600))
     days = await read(world, times[0], end, 50)
-    assert (days.resolution, days.step_s, days.p95_from) == ("1d", 86400, "samples")
-    same(days, expected(values, 86400))
+    assert (days.resolution, days.step_s, days.p95_from) == ("1h", 10800, "samples")
+    same(days, expected(values, 10800))
     weeks = await read(world, end - timedelta(days=240), end, 20)
     assert (weeks.resolution, weeks.p95_from) == ("1d", "sketch")
     same(weeks, expected(values, weeks.step_s), 0.005)
@@ -237,6 +282,22 @@ async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
     await world.rolled_up()
     assert world.count("sample_day") > 0
     assert world.count("rollup_dirty") == 0
+
+
+async def test_a_second_worker_takes_what_the_first_has_not(world: World) -> None:
+    end = world.now().replace(minute=0, second=0)
+    await world.sent(Feeder(world.seed, 60).batch([end - timedelta(minutes=m) for m in (2, 1)], world.now()))
+    dsn = world.settings.database.worker_dsn
+    async with (
+        await psycopg.AsyncConnection.connect(dsn) as one,
+        await psycopg.AsyncConnection.connect(dsn) as other,
+    ):
+        first, second = await rollup.take_due(one, 1), await rollup.take_due(other, 1)
+        assert first
+        assert second
+        assert not {(d.device, d.type, d.hour) for d in first} & {(d.device, d.type, d.hour) for d in second}
+        await one.rollback()
+        await other.rollback()
 
 
 async def test_rates_beyond_all_sense_are_packed(world: World, owner: psycopg.Connection) -> None:
@@ -354,7 +415,7 @@ async def test_the_plan_of_a_series_uses_indexes_only(world: World) -> None:
     await world.rolled_up()
     tenant = await _tenant(world)
     async with transaction(world.app.state.pool, tenant) as connection:
-        entity = await find_entity(connection, world.feeder.id(ROUTER), "interface", PORT)
+        entity = await find_entity(connection, world.feeder.id(ROUTER), metric_of("interface.rx_bps"), PORT)
         await connection.execute("set local enable_seqscan = off")
         for query, parameters in (
             (
@@ -362,6 +423,7 @@ async def test_the_plan_of_a_series_uses_indexes_only(world: World) -> None:
                 {"device": entity.device_id, "entity": entity.id, "type": "interface", "from": times[0], "to": end},
             ),
             (DAYS_OF, {"entity": entity.id, "metric": "interface.rx_bps", "from": end.date(), "to": end.date()}),
+            (_query(4), {"entity": entity.id, "metric": "interface.rx_bps", "first": end.date(), "last": end.date()}),
         ):
             rows = await connection.execute(b"explain " + query.encode(), parameters)
             plan = "\n".join([row[0] async for row in rows])
