@@ -69,9 +69,10 @@ def fill(directory: Path, routers: int, interfaces: int, begin_ms: int, steps: r
             table, own = polls_of(device, ts, keys)
             outbox.add(table, keys)
             outbox.add(own)
-        for batch in outbox.take():
-            spool.append(batch.id, outbox.encode(batch), ts)
-            print(step, batch.id.hex, flush=True)
+        batches = outbox.take()
+        spool.append(batches, ts)
+        for batch_id, _ in batches:
+            print(step, batch_id.hex, flush=True)
     spool.close()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import httpx
 import msgspec
 import zstandard
+from ispvm_agent.outbox import Outbox
 from ispvm_agent.routeros.wire import encode_sentence
 from ispvm_contract import ingest
 
@@ -184,6 +185,17 @@ def split_commands(buffer: bytes) -> tuple[list[Words], bytes]:
     return sentences, buffer[done:]
 
 
+def decoded(body: bytes) -> ingest.Batch:
+    """A batch as the server reads it."""
+    raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
+    return msgspec.msgpack.decode(raw, type=ingest.Batch)
+
+
+def taken(outbox: Outbox) -> list[ingest.Batch]:
+    """What the outbox has gathered."""
+    return [decoded(body) for _, body in outbox.take()]
+
+
 class FakeServer:
     """An ingest endpoint for httpx.MockTransport, or any handler: keeps what it is sent."""
 
@@ -204,8 +216,7 @@ class FakeServer:
             return httpx.Response(200, content=msgspec.json.encode(answer))
         if self.replies:
             return self.replies.pop(0)
-        raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
-        batch = msgspec.msgpack.decode(raw, type=ingest.Batch)
+        batch = decoded(body)
         status: Literal["stored", "duplicate"] = (
             "duplicate" if batch.id in {known.id for known in self.batches} else "stored"
         )

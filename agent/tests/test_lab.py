@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 import pytest
+from agent_fakes import taken
 from ispvm_agent import config, reports
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller
@@ -118,7 +119,7 @@ class Rig:
         self.poller._due = dict.fromkeys(self.poller._due, 0.0)
         self.poller._next_try = 0.0
         await self.poller.poll()
-        batches = self.outbox.take()
+        batches = taken(self.outbox)
         self.events = [event for batch in batches for event in batch.events]
         self.sets = {name: keys for batch in batches for name, keys in batch.sets.items()}
         self.polls = [poll for batch in batches for poll in batch.polls]
@@ -129,7 +130,7 @@ class Rig:
         """Poll once; of what came, the part that has a metric (there are two about interfaces)."""
         self.poller._due = dict.fromkeys(self.poller._due, 0.0)
         await self.poller.poll()
-        batches = self.outbox.take()
+        batches = taken(self.outbox)
         self.sets = {name: keys for batch in batches for name, keys in batch.sets.items()}
         return next(poll for batch in batches for poll in batch.polls if metric in poll.columns)
 
@@ -385,7 +386,7 @@ async def test_no_subscriber_leaves_the_site(lab: Lab) -> None:
     for _ in range(3):
         rig.poller._due = dict.fromkeys(rig.poller._due, 0.0)
         await rig.poller.poll()
-        sent += msgspec.json.encode(rig.outbox.take()).decode()
+        sent += msgspec.json.encode(taken(rig.outbox)).decode()
     assert "pool.used" in sent
     for secret in (
         "user0",
