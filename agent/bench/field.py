@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import trustme
@@ -45,6 +47,10 @@ class Field:
         self.directory, self.routers, self.interfaces = directory, routers, interfaces
         self.receiver_port, self.router_port, self.metrics_port = free_port(), free_port(), free_port()
         self.started: list[subprocess.Popen[bytes]] = []
+        self._kinds: dict[int, str] = {}
+        self.used: defaultdict[str, float] = defaultdict(
+            float
+        )  # CPU seconds by kind of process, of those that were stopped
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(directory / "ca.crt"))
         leaf = authority.issue_cert("127.0.0.1")
@@ -69,40 +75,48 @@ class Field:
             )
         (directory / "agent.toml").write_text(text)
 
-    def _start(self, *arguments: str, ready: bool = True, log: str = "") -> subprocess.Popen[bytes]:
+    def _start(self, kind: str, *arguments: str, ready: bool = True) -> subprocess.Popen[bytes]:
         here = Path(__file__).parent
         path = [str(here), *sys.path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path),
                        "CREDENTIALS_DIRECTORY": str(self.directory / "credentials")}  # fmt: skip
-        with (self.directory / (log or "other.log")).open("ab") as errors:
+        with (self.directory / f"{kind}.log").open("ab") as errors:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, *arguments], env=environment, stdout=subprocess.PIPE, stderr=errors
             )
         self.started.append(process)
+        self._kinds[process.pid] = kind
         if ready and process.stdout is not None and process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"{arguments[0]} did not start; see {self.directory}")
+            raise RuntimeError(f"the {kind} did not start; see {self.directory}")
         return process
 
     def start_routers(self) -> subprocess.Popen[bytes]:
         """All routers, on one port of many loopback addresses."""
-        return self._start("-c", _ROUTERS, str(self.router_port), str(self.interfaces))
+        return self._start("routers", "-c", _ROUTERS, str(self.router_port), str(self.interfaces))
 
     def start_receiver(self) -> subprocess.Popen[bytes]:
         """The receiver, with the ledger it had before."""
         at = str(self.directory)
-        return self._start(str(Path(__file__).parent / "receiver.py"), str(self.receiver_port), f"{at}/cert.pem",
-                           f"{at}/key.pem", f"{at}/ledger.sqlite3")  # fmt: skip
+        return self._start("receiver", str(Path(__file__).parent / "receiver.py"), str(self.receiver_port),
+                           f"{at}/cert.pem", f"{at}/key.pem", f"{at}/ledger.sqlite3")  # fmt: skip
 
     def start_agent(self) -> subprocess.Popen[bytes]:
         """The real daemon; does not wait for it."""
-        return self._start("-c", _AGENT, str(self.directory / "agent.toml"), str(self.metrics_port), ready=False,
-                           log="agent.log")  # fmt: skip
+        return self._start(
+            "agent", "-c", _AGENT, str(self.directory / "agent.toml"), str(self.metrics_port), ready=False
+        )
+
+    def stop(self, process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
+        """End one, and remember what it has used."""
+        if process.poll() is None:
+            used = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            self.used[self._kinds[process.pid]] += (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+            process.send_signal(number)
+        process.wait()
 
     def close(self) -> None:
         """Stop all that still runs."""
         for process in self.started:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            self.stop(process)
             if process.stdout is not None:
                 process.stdout.close()

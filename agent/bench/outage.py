@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -35,29 +37,26 @@ POLL_SECONDS = 60
 LIVE_SECONDS = 30.0  # from the poll to the receiver, while the backlog is delivered
 
 
-def polls_of(device: int, ts: int, keys: list[str]) -> list[ingest.Poll]:
-    """One router's poll at `ts`: its own row and ten metrics of each interface."""
-    identity = device_id("bench", f"R{device}")
-    n, step = len(keys), ts // 1000
-    columns: dict[str, list[ingest.Value]] = {
-        "interface.oper_up": [True] * n,
-        "interface.admin_up": [True] * n,
-        "interface.rx_bytes_total": [step * (1_000_003 + device + place) for place in range(n)],
-        "interface.tx_bytes_total": [step * (331_013 + device + place) for place in range(n)],
-        "interface.rx_errors_total": [717] * n,
-        "interface.tx_errors_total": [0] * n,
-        "interface.rx_discards_total": [239] * n,
-        "interface.tx_discards_total": [0] * n,
-        "interface.rx_bps": [8 * (1_000_003 + device + place) for place in range(n)],
-        "interface.tx_bps": [8 * (331_013 + device + place) for place in range(n)],
+@cache
+def columns_of(device: int, variant: int, interfaces: int) -> dict[str, list[ingest.Value]]:
+    """Ten metrics of each interface of a router. Few variants, made once: what is measured is not how they are made."""
+    places, step = range(interfaces), 1_700_000_000 + variant * POLL_SECONDS
+    return {
+        "interface.oper_up": [True] * interfaces,
+        "interface.admin_up": [True] * interfaces,
+        "interface.rx_bytes_total": [step * (1_000_003 + device + place) for place in places],
+        "interface.tx_bytes_total": [step * (331_013 + device + place) for place in places],
+        "interface.rx_errors_total": [717] * interfaces,
+        "interface.tx_errors_total": [0] * interfaces,
+        "interface.rx_discards_total": [239] * interfaces,
+        "interface.tx_discards_total": [0] * interfaces,
+        "interface.rx_bps": [8 * (1_000_003 + device + place) for place in places],
+        "interface.tx_bps": [8 * (331_013 + device + place) for place in places],
     }
-    device_columns: dict[str, list[ingest.Value]] = {"device.api.up": [True], "device.cpu_pct": [7]}
-    return [ingest.Poll(identity, ts, "interface", columns, None, float(POLL_SECONDS)),
-            ingest.Poll(identity, ts, "device", device_columns)]  # fmt: skip
 
 
 def fill(directory: Path, routers: int, interfaces: int, begin_ms: int, steps: range) -> None:
-    """Append one batch a step; print the step and id once it is on disk. Ends when all is done, or by kill -9."""
+    """Append batches, print the step and id of each once it is on disk. Ends when all is done, or by kill -9."""
     spool = Spool(directory, 10**10, 10**10)
     with ThreadPoolExecutor(1) as disk:
         outbox = Outbox(ingest.Agent("bench", "0"), spool, disk)
@@ -66,9 +65,9 @@ def fill(directory: Path, routers: int, interfaces: int, begin_ms: int, steps: r
     for step in steps:
         ts = begin_ms + int(step * GATHER_SECONDS * 1000)
         for device in range(step % every, routers, every):
-            table, own = polls_of(device, ts, keys)
-            outbox.add(table, keys)
-            outbox.add(own)
+            identity, columns = device_id("bench", f"R{device}"), columns_of(device, step // every % 4, interfaces)
+            outbox.add(ingest.Poll(identity, ts, "interface", columns, None, float(POLL_SECONDS)), keys)
+            outbox.add(ingest.Poll(identity, ts, "device", {"device.api.up": [True], "device.cpu_pct": [7]}))
         batches = outbox.take()
         spool.append(batches, ts)
         for batch_id, _ in batches:
@@ -136,21 +135,18 @@ def drain(field: Field, options: argparse.Namespace) -> tuple[float, list[float]
         if kill_at and left < kill_at[0]:
             kill_at.pop(0)
             if len(kill_at) % 2:
-                agent.kill()
-                agent.wait()
+                field.stop(agent)
                 agent = field.start_agent()
                 starts.append(time.time())
             else:
-                receiver.kill()
-                receiver.wait()
+                field.stop(receiver)
                 receiver = field.start_receiver()
         if agent.poll() is not None:
             raise RuntimeError((field.directory / "agent.log").read_text()[-2000:])
         time.sleep(0.2)
     took = time.time() - began
     time.sleep(options.live_seconds)  # what was polled live towards the end arrives
-    agent.terminate()
-    agent.wait()
+    field.stop(agent, signal.SIGTERM)
     return took, starts
 
 
@@ -204,6 +200,7 @@ def main() -> int:
           f"{doubled}, dropped {dropped + dropped_later}")  # fmt: skip
     print(f"live meanwhile: {len(live)} polls, {late} late; from poll to receiver median {median:.1f} s, "
           f"slowest {slowest:.1f} s")  # fmt: skip
+    print("CPU seconds: " + ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in field.used.items()))
     faults = {
         "batches were lost": lost + dropped + dropped_later,
         "polls were doubled": doubled,

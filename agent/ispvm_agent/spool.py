@@ -28,6 +28,8 @@ create table if not exists gap (
 );
 create table if not exists memory (router text primary key, body text not null);
 """
+_BATCHES = "select seq, id, created_ms, body from batch where created_ms"
+_OLDEST = "order by created_ms, seq limit ?"
 _MAX_SET_ASIDE = 100
 Encoded = tuple[UUID, bytes]  # a batch's id, and the batch as it will be sent
 
@@ -164,13 +166,11 @@ class Spool:
         self._batches -= count
         self._bytes -= size
 
-    def next(self, live_since_ms: int) -> Stored | None:
-        """What to send next: the oldest batch made since `live_since_ms`, else the oldest of the backlog."""
-        columns = "select seq, id, created_ms, body from batch"
-        row = self._row(
-            f"{columns} where created_ms >= ? order by created_ms, seq limit 1", live_since_ms
-        ) or self._row(f"{columns} order by seq limit 1")
-        return Stored(row[0], UUID(row[1]), row[2], row[3]) if row else None
+    def next(self, live_since_ms: int, most: int = 1) -> list[Stored]:
+        """What to send next, at most so many: batches made since `live_since_ms`, then the oldest of the backlog."""
+        rows = self._db.execute(f"{_BATCHES} >= ? {_OLDEST}", (live_since_ms, most)).fetchall()
+        rows += self._db.execute(f"{_BATCHES} < ? {_OLDEST}", (live_since_ms, most - len(rows)))
+        return [Stored(seq, UUID(batch_id), created_ms, body) for seq, batch_id, created_ms, body in rows]
 
     def delete(self, stored: Stored) -> None:
         """The server has it. No effect if it was dropped meanwhile.

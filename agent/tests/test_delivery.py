@@ -47,8 +47,7 @@ class Rig:
         await self.outbox.flush()
 
     async def send_next(self) -> float:
-        stored = self.disk.submit(self.spool.next, 0).result()
-        assert stored is not None
+        (stored,) = self.disk.submit(self.spool.next, 0).result()
         return await self.uplink.send(stored)
 
     def depth(self) -> Depth:
@@ -187,8 +186,7 @@ async def test_the_same_bytes_are_sent_until_acknowledged(rig: Rig) -> None:
 
 async def test_a_lost_acknowledgement_doubles_nothing(rig: Rig) -> None:
     await rig.batch()
-    stored = rig.disk.submit(rig.spool.next, 0).result()
-    assert stored is not None
+    (stored,) = rig.disk.submit(rig.spool.next, 0).result()
     await rig.uplink.send(stored)
     assert await rig.uplink.send(stored) == 0
     assert len(rig.server.batches) == 1
@@ -327,7 +325,6 @@ async def test_a_heartbeat_that_fails_stops_nothing(rig: Rig) -> None:
     await uplink.beat(heartbeat(AGENT, 0, Depth(), [], None))
     assert uplink.health.clock_error_seconds is None
     await rig.batch()
-    stored = rig.disk.submit(rig.spool.next, 0).result()
-    assert stored is not None
+    (stored,) = rig.disk.submit(rig.spool.next, 0).result()
     assert await uplink.send(stored) > 0
     assert "no route" in uplink.health.last_error

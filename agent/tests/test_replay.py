@@ -37,8 +37,7 @@ def fill(directory: Path, hours: int) -> list[UUID]:
             ids.append(batches[0][0])
     spool.max_bytes = spool.depth().bytes * 2 // 3
     spool.append([(uuid4(), b"")], BEGIN + hours * HOUR)
-    stored = spool.next(0)
-    assert stored is not None
+    (stored,) = spool.next(0)
     spool.set_aside(stored, "HTTP 422: polls[0]: bad; fix")
     spool._db.execute("delete from batch where body = ?", (b"",))
     spool.close()
