@@ -56,7 +56,7 @@ comma := ,
 wanted = $(subst $(comma), ,$(ONLY))
 bench: bench-tools  ## measure agent and server beside limits and peers, in one run (SCALE=full, ONLY=decode,ingest, KEEP=yes)
 	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(wanted)),$(AGENT_BENCHES)); do \
-	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
+	  PYTHONPATH=contract:agent:agent/bench:ci $(PYTHON) agent/bench/$$bench.py; done
 	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
 	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
 

@@ -1,13 +1,20 @@
-"""What outage.py and soak.py share: a fleet of routers on loopback, a receiver, and a real agent, each a process."""
+"""What outage.py and soak.py share: a fleet of routers on loopback, a receiver, and a real agent, each a process.
+
+The receiver can be an appliance on a test host instead: appliance.py.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
@@ -39,6 +46,17 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """What a receiver has: ids of batches, polls of before the drain; of live ones routers, moments, sorted delays."""
+
+    batches: set[bytes]
+    polls: int
+    doubled: int
+    delays: list[float]
+    live: list[tuple[bytes, float]]
+
+
 class Field:
     """The processes around one directory. Everything started is stopped by `close`."""
 
@@ -51,21 +69,18 @@ class Field:
         self.used: defaultdict[str, float] = defaultdict(
             float
         )  # CPU seconds by kind of process, of those that were stopped
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(directory / "ca.crt"))
-        leaf = authority.issue_cert("127.0.0.1")
-        leaf.private_key_pem.write_to_path(str(directory / "key.pem"))
-        leaf.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
-        secrets = directory / "credentials"
-        secrets.mkdir()
-        (secrets / credentials.SERVER_TOKEN).write_text("a-token")
-        (secrets / credentials.router_credential("routers")).write_text("p")
+        credential = directory / "credentials"
+        credential.mkdir()
+        token = secrets.token_urlsafe(24)
+        (credential / credentials.SERVER_TOKEN).write_text(token)
+        (credential / credentials.router_credential("routers")).write_text("p")
+        url = self.prepare_receiver(token)
         tiers = (
             f"fast_seconds = {fast_seconds}\nmedium_seconds = {2 * fast_seconds}\nslow_seconds = {10 * fast_seconds}\n"
         )
         text = (
             f'schema_version = 1\n[agent]\nname = "bench"\ntenant = "bench"\n'
-            f'[server]\nurl = "https://127.0.0.1:{self.receiver_port}"\nca_file = "{directory}/ca.crt"\n'
+            f'[server]\nurl = "{url}"\nca_file = "{directory}/ca.crt"\n'
             f'[polling]\n{tiers}[spool]\ndirectory = "{directory}/state"\n'
         )
         for number in range(routers):
@@ -74,6 +89,15 @@ class Field:
                 f'port = {self.router_port}\nuser = "u"\ntls = "off"\ncredential = "routers"\n'
             )
         (directory / "agent.toml").write_text(text)
+
+    def prepare_receiver(self, token: str) -> str:
+        """Write the certificate of its authority to `ca.crt`; returns its URL. It takes any token."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(self.directory / "ca.crt"))
+        leaf = authority.issue_cert("127.0.0.1")
+        leaf.private_key_pem.write_to_path(str(self.directory / "key.pem"))
+        leaf.cert_chain_pems[0].write_to_path(str(self.directory / "cert.pem"))
+        return f"https://127.0.0.1:{self.receiver_port}"
 
     def _start(self, kind: str, *arguments: str, ready: bool = True) -> subprocess.Popen[bytes]:
         here = Path(__file__).parent
@@ -94,11 +118,41 @@ class Field:
         """All routers, on one port of many loopback addresses."""
         return self._start("routers", "-c", _ROUTERS, str(self.router_port), str(self.interfaces))
 
-    def start_receiver(self) -> subprocess.Popen[bytes]:
+    def start_receiver(self) -> None:
         """The receiver, with the ledger it had before."""
         at = str(self.directory)
-        return self._start("receiver", str(Path(__file__).parent / "receiver.py"), str(self.receiver_port),
-                           f"{at}/cert.pem", f"{at}/key.pem", f"{at}/ledger.sqlite3")  # fmt: skip
+        self.receiver = self._start("receiver", str(Path(__file__).parent / "receiver.py"), str(self.receiver_port),
+                                    f"{at}/cert.pem", f"{at}/key.pem", f"{at}/ledger.sqlite3")  # fmt: skip
+
+    def kill_receiver(self) -> None:
+        """SIGKILL at whatever it does; then it comes back."""
+        self.stop(self.receiver)
+        self.start_receiver()
+
+    def look(self) -> None:
+        """Called now and then while the backlog is delivered."""
+
+    def delivered(self, since: float) -> Delivered:
+        """What has arrived, and how the polls since a moment (epoch seconds) came in."""
+        since_ms = int(since * 1000)
+        with closing(sqlite3.connect(self.directory / "ledger.sqlite3")) as ledger:
+            return Delivered(
+                batches={row[0] for row in ledger.execute("select id from batch")},
+                polls=ledger.execute("select count(*) from moment where ts <= ?", (since_ms,)).fetchone()[0],
+                doubled=ledger.execute("select count(*) from doubled").fetchone()[0],
+                delays=[
+                    row[0] / 1000
+                    for row in ledger.execute(
+                        "select b.at_ms - m.ts from moment m join batch b on b.id = m.batch"
+                        " where m.entity_type = 'device' and m.ts > ? order by 1",
+                        (since_ms,),
+                    )
+                ],
+                live=ledger.execute(
+                    "select device, ts / 1000.0 from moment where entity_type = 'device' and ts > ? order by 1, 2",
+                    (since_ms,),
+                ).fetchall(),
+            )
 
     def start_agent(self) -> subprocess.Popen[bytes]:
         """The real daemon; does not wait for it."""
