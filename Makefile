@@ -62,7 +62,7 @@ bench: bench-tools  ## measure agent and server beside limits and peers, in one 
 
 .PHONY: soak
 soak: bench-tools  ## a thousand emulated routers: memory and open files of the agent must not grow (MINUTES=60)
-	@PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/soak.py --minutes $(or $(MINUTES),60)
+	@PYTHONPATH=contract:agent:agent/bench:lab $(PYTHON) agent/bench/soak.py --minutes $(or $(MINUTES),60)
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)

@@ -5,7 +5,9 @@ The receiver can be an appliance on a test host instead: appliance.py.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -73,7 +75,6 @@ class Field:
         credential.mkdir()
         token = secrets.token_urlsafe(24)
         (credential / credentials.SERVER_TOKEN).write_text(token)
-        (credential / credentials.router_credential("routers")).write_text("p")
         url = self.prepare_receiver(token)
         tiers = (
             f"fast_seconds = {fast_seconds}\nmedium_seconds = {2 * fast_seconds}\nslow_seconds = {10 * fast_seconds}\n"
@@ -83,12 +84,17 @@ class Field:
             f'[server]\nurl = "{url}"\nca_file = "{directory}/ca.crt"\n'
             f'[polling]\n{tiers}[spool]\ndirectory = "{directory}/state"\n'
         )
-        for number in range(routers):
-            text += (
-                f'[[router]]\nname = "R{number}"\nsite = "s"\naddress = "127.1.{number // 250}.{number % 250 + 1}"\n'
-                f'port = {self.router_port}\nuser = "u"\ntls = "off"\ncredential = "routers"\n'
-            )
+        text += self.prepare_routers(credential / credentials.router_credential("routers"))
         (directory / "agent.toml").write_text(text)
+
+    def prepare_routers(self, password: Path) -> str:
+        """Their part of the configuration. They take any password."""
+        password.write_text("p")
+        return "".join(
+            f'[[router]]\nname = "R{number}"\nsite = "s"\naddress = "127.1.{number // 250}.{number % 250 + 1}"\n'
+            f'port = {self.router_port}\nuser = "u"\ntls = "off"\ncredential = "routers"\n'
+            for number in range(self.routers)
+        )
 
     def prepare_receiver(self, token: str) -> str:
         """Write the certificate of its authority to `ca.crt`; returns its URL. It takes any token."""
@@ -110,7 +116,7 @@ class Field:
             )
         self.started.append(process)
         self._kinds[process.pid] = kind
-        if ready and process.stdout is not None and process.stdout.readline() != b"ready\n":
+        if ready and process.stdout is not None and not re.search(rb"ready|listening", process.stdout.readline()):
             raise RuntimeError(f"the {kind} did not start; see {self.directory}")
         return process
 
@@ -174,3 +180,27 @@ class Field:
             self.stop(process)
             if process.stdout is not None:
                 process.stdout.close()
+
+
+class Emulated(Field):
+    """The routers are those of `ispvm-lab`, with TLS, all menus, and each an address of its own."""
+
+    def prepare_routers(self, password: Path) -> str:
+        """From a synthetic seed; what the lab will make at its start is made now."""
+        (self.directory / "lab").mkdir()
+        seed = str(self.directory / "seed.json")
+        size = ("--routers", str(self.routers), "--interfaces", str(self.interfaces), "--network", "127.1.0.0/16")
+        subprocess.run([sys.executable, "-m", "ispvm_lab", "synthetic-seed", seed, *size], check=True)  # noqa: S603
+        secret = secrets.token_urlsafe(24)
+        password.write_text(secret)
+        (self.directory / "lab" / "router-password").write_text(secret)
+        return "".join(
+            f'[[router]]\nname = "{device["name"]}"\nsite = "s"\naddress = "{device["address"]}"\nport = 8729\n'
+            f'user = "ispvm"\ntls = "ca"\nca_file = "{self.directory}/lab/routers-ca.crt"\ncredential = "routers"\n'
+            for device in json.loads(Path(seed).read_text())["devices"]
+        )
+
+    def start_routers(self) -> subprocess.Popen[bytes]:
+        """All in one process."""
+        state, seed = str(self.directory / "lab"), str(self.directory / "seed.json")
+        return self._start("routers", "-m", "ispvm_lab", "serve", "--seed", seed, "--state", state)
