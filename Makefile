@@ -66,7 +66,8 @@ soak: bench-tools  ## a thousand emulated routers: memory and open files of the 
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
-	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \
+	@mkdir -p .cache/fuzz  # what it finds interesting goes here, not among the tests
+	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py .cache/fuzz agent/tests/corpus \
 	  -max_total_time=$$(($(or $(MINUTES),10) * 60)) -timeout=10 -rss_limit_mb=512
 
 .PHONY: bench-tools

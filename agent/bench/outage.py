@@ -33,6 +33,7 @@ import msgspec
 import zstandard
 from appliance import Appliance
 from field import Field
+from ispvm_agent import __version__
 from ispvm_agent.outbox import GATHER_SECONDS, Outbox
 from ispvm_agent.spool import Spool
 from ispvm_contract import ingest
@@ -71,7 +72,7 @@ def fill(directory: Path, routers: int, interfaces: int, begin_ms: int, steps: r
     """Append batches; once on disk print step, id and polls of each. Ends when all is done, or by kill -9."""
     spool = Spool(directory, 10**10, 10**10)
     with ThreadPoolExecutor(1) as disk:
-        outbox = Outbox(ingest.Agent("bench", "0"), spool, disk)
+        outbox = Outbox(ingest.Agent("bench", __version__), spool, disk)
     keys = [f"ether{number}" for number in range(interfaces)]
     every = int(POLL_SECONDS / GATHER_SECONDS)
     for step in steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ispvm_contract.ingest import Quality, Value
 
 from ispvm_agent.collectors.base import (
+    Changes,
     Entity,
     Findings,
     Happening,
@@ -88,7 +89,7 @@ class Interfaces(Stateless):
         """Nothing to compare with yet."""
         self._keys: list[str] = []
         self._counters: dict[str, _Column] = {}
-        self._running: dict[str, bool | None] = {}
+        self._changes = Changes("interface.oper.changed", "interface", "warning")
         self._as_told: list[list[str | None]] = []
         self._places: list[int] = []  # of the published rows among all
         self._described: dict[str, tuple[str, str]] = {}
@@ -127,7 +128,8 @@ class Interfaces(Stateless):
             found.events += [
                 Happening("interface.counter.reset", "interface", "info", keys[place]) for place in sorted(reset)
             ]
-        self._note_links(found, dict(zip(keys, running, strict=True)))
+        words = {True: "up", False: "down", None: None}
+        found.events += self._changes.note({key: words[up] for key, up in zip(keys, running, strict=True)})
         self._keys, self._counters = keys, counters
         seen = {metric: column for metric, column in columns.items() if any(value is not None for value in column)}
         if seen:
@@ -177,12 +179,3 @@ class Interfaces(Stateless):
         by_router = moment.uptime - before_uptime
         agree = abs(by_router - interval) <= _CLOCK_TOLERANCE
         return (interval if agree else by_router), agree
-
-    def _note_links(self, found: Findings, running: dict[str, bool | None]) -> None:
-        words = {True: "up", False: "down"}
-        for key, now in running.items():
-            before = self._running.get(key)
-            if now is not before and before is not None and now is not None:
-                event = Happening("interface.oper.changed", "interface", "warning", key, words[before], words[now])
-                found.events.append(event)
-        self._running = running
