@@ -73,7 +73,7 @@ def describe(response: httpx.Response) -> str:
 
 
 class Uplink:
-    """Sends what the spool holds: live data first, then the backlog in order and paced."""
+    """Sends what the spool holds, in rounds: live data first, then the backlog in its order."""
 
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""

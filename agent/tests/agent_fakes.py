@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -194,6 +196,15 @@ def decoded(body: bytes) -> ingest.Batch:
 def taken(outbox: Outbox) -> list[ingest.Batch]:
     """What the outbox has gathered."""
     return [decoded(body) for _, body in outbox.take()]
+
+
+def on_disk(state: Path) -> bytes:
+    """Every file the agent keeps, and what its compressed batches hold."""
+    files = [path.read_bytes() for path in state.iterdir() if path.is_file()]
+    with contextlib.closing(sqlite3.connect(f"file:{state}/spool.sqlite3?mode=ro", uri=True, timeout=10)) as db:
+        bodies = db.execute("select body from batch union all select body from set_aside").fetchall()
+    unfold = zstandard.ZstdDecompressor().decompress
+    return b"\0".join([*files, *(unfold(body, max_output_size=1 << 24) for (body,) in bodies)])
 
 
 class FakeServer:
