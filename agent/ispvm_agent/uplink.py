@@ -43,10 +43,14 @@ class Health:
 
 
 def client(url: str, token: str, ca_file: str | None) -> httpx.AsyncClient:
-    """An HTTP client that sends only to this server, with its token. Ignores proxy settings of the environment."""
+    """An HTTP client that sends only to this server, with its token. Ignores proxy settings of the environment.
+
+    Connections are kept: on a host too busy to send every few seconds a new handshake each time would never end.
+    """
     verify = ssl.create_default_context(cafile=ca_file)
     headers = {"authorization": f"Bearer {token}"}
-    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=httpx.Timeout(20, connect=5),
+    limits = httpx.Limits(keepalive_expiry=60)
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=20, limits=limits,
                              trust_env=False, follow_redirects=False)  # fmt: skip
 
 
