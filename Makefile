@@ -56,17 +56,18 @@ comma := ,
 wanted = $(subst $(comma), ,$(ONLY))
 bench: bench-tools  ## measure agent and server beside limits and peers, in one run (SCALE=full, ONLY=decode,ingest, KEEP=yes)
 	@for bench in $(if $(ONLY),$(filter $(AGENT_BENCHES),$(wanted)),$(AGENT_BENCHES)); do \
-	  PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/$$bench.py; done
+	  PYTHONPATH=contract:agent:agent/bench:ci $(PYTHON) agent/bench/$$bench.py; done
 	$(if $(and $(ONLY),$(if $(filter-out $(AGENT_BENCHES),$(wanted)),,none)),,@PYTHONPATH=contract:app:ci $(PYTHON) -m bench.run \
 	  --scale $(SCALE) --only "$(subst $() ,$(comma),$(filter-out $(AGENT_BENCHES),$(wanted)))" $(if $(KEEP),--keep))
 
 .PHONY: soak
 soak: bench-tools  ## a thousand emulated routers: memory and open files of the agent must not grow (MINUTES=60)
-	@PYTHONPATH=contract:agent:agent/bench $(PYTHON) agent/bench/soak.py --minutes $(or $(MINUTES),60)
+	@PYTHONPATH=contract:agent:agent/bench:lab $(PYTHON) agent/bench/soak.py --minutes $(or $(MINUTES),60)
 
 .PHONY: fuzz
 fuzz: bench-tools  ## look for bytes that break the agent's decoder (MINUTES=10)
-	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py agent/tests/corpus \
+	@mkdir -p .cache/fuzz  # what it finds interesting goes here, not among the tests
+	@PYTHONPATH=contract:agent:agent/tests .cache/bench/bin/python agent/bench/fuzz.py .cache/fuzz agent/tests/corpus \
 	  -max_total_time=$$(($(or $(MINUTES),10) * 60)) -timeout=10 -rss_limit_mb=512
 
 .PHONY: bench-tools

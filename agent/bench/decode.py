@@ -15,6 +15,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from itertools import cycle
 from multiprocessing.connection import Connection
 
 import librouteros
@@ -27,13 +28,14 @@ from ispvm_agent.routeros.wire import encode_sentence
 ROWS = 50
 
 
-def _reply() -> tuple[bytes, bytes]:
-    """The answer to the interface print, without tags and with a placeholder for them."""
+def _reply(moved: int = 0) -> tuple[bytes, bytes]:
+    """The answer to the interface print, without tags and with a placeholder for them; byte counters have `moved`."""
     plain = tagged = b""
     for number in range(ROWS):
         values = {
             "name": f"sfp-sfpplus{number}", "default-name": f"sfp-sfpplus{number}", "type": "ether", "running": "true",
-            "disabled": "false", "rx-byte": 4503283119192160 + number, "tx-byte": 990260581007418 + number,
+            "disabled": "false",
+            "rx-byte": 4503283119192160 + number * moved, "tx-byte": 990260581007418 + number * moved,
             "rx-error": 717, "tx-error": 0, "rx-drop": 239, "tx-drop": 0, "link-downs": 3,
         }  # fmt: skip
         row = encode_sentence(["!re", *(f"={key}={value}" for key, value in values.items())])
@@ -44,14 +46,15 @@ def _reply() -> tuple[bytes, bytes]:
 
 def serve(ready: Connection) -> None:
     """Answer every sentence with the reply (or with `!done` to a login), one connection at a time."""
-    plain, tagged = _reply()
+    replies = cycle([_reply(125_000_000 * step) for step in range(1, 65)])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ready.send((listener.getsockname()[1], len(plain)))
+        ready.send((listener.getsockname()[1], len(next(replies)[0])))
         while True:
             peer, _ = listener.accept()
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with peer:
                 while data := peer.recv(65536):
+                    plain, tagged = next(replies)
                     tag = data[data.find(b".tag=") + 5 : -1] if b".tag=" in data else b""
                     if data.startswith(b"\x06/login"):
                         word = bytes([5 + len(tag)]) + b".tag=" + tag if tag else b""

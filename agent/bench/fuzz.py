@@ -13,11 +13,11 @@ import atheris
 with atheris.instrument_imports(include=["ispvm_agent.routeros.wire"]):
     from ispvm_agent.routeros import wire
 
-from decoder_truth import Anything, holds
+from decoder_truth import any_length, holds
 
 if __name__ == "__main__":
     if "--plant-a-bug" in sys.argv:
         sys.argv.remove("--plant-a-bug")
-        wire.__dict__["add"] = lambda *_: Anything()
+        wire.__dict__["_value_lengths"] = any_length
     atheris.Setup(sys.argv, holds)
     atheris.Fuzz()

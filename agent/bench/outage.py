@@ -3,16 +3,18 @@
 1. Fill: HOURS of polls of ROUTERS x INTERFACES go through the real outbox into the real spool, at speed; the process is
    killed at random points and begins again. What it had acknowledged must be in the spool.
 2. Drain: the real agent polls all routers live and delivers both to a receiver with a ledger; agent and receiver are
-   killed at random points and started again.
-Exit code 1 when a batch is lost, a poll doubled, the drain is late or live data is.
+   killed at random points and started again. With --appliance the receiver is the appliance that site.yml has installed
+   on a test host, and its server, PgBouncer and PostgreSQL are what is killed.
+Exit code 1 when a batch is lost, a poll missing or doubled, the drain is late or live data is.
 
-    python agent/bench/outage.py [--hours 1] [--routers 1000] [--interfaces 50] [--kills 3] [--seed 1]
+    python agent/bench/outage.py [--hours 1] [--routers 1000] [--interfaces 50] [--kills 3] [--appliance ADDRESS]
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,66 +23,82 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
+from uuid import UUID
 
+import msgspec
+import zstandard
+from appliance import Appliance
 from field import Field
+from ispvm_agent import __version__
 from ispvm_agent.outbox import GATHER_SECONDS, Outbox
 from ispvm_agent.spool import Spool
 from ispvm_contract import ingest
 from ispvm_contract.identity import device_id
+from receiver import Batch
 
 POLL_SECONDS = 60
 LIVE_SECONDS = 30.0  # from the poll to the receiver, while the backlog is delivered
 
 
-def polls_of(device: int, ts: int, keys: list[str]) -> list[ingest.Poll]:
-    """One router's poll at `ts`: its own row and ten metrics of each interface."""
-    identity = device_id("bench", f"R{device}")
-    n, step = len(keys), ts // 1000
-    columns: dict[str, ingest.Column] = {
-        "interface.oper_up": [True] * n,
-        "interface.admin_up": [True] * n,
-        "interface.rx_bytes_total": [step * (1_000_003 + device + place) for place in range(n)],
-        "interface.tx_bytes_total": [step * (331_013 + device + place) for place in range(n)],
-        "interface.rx_errors_total": [717] * n,
-        "interface.tx_errors_total": [0] * n,
-        "interface.rx_discards_total": [239] * n,
-        "interface.tx_discards_total": [0] * n,
-        "interface.rx_bps": [8 * (1_000_003 + device + place) for place in range(n)],
-        "interface.tx_bps": [8 * (331_013 + device + place) for place in range(n)],
+@cache
+def columns_of(device: int, variant: int, interfaces: int) -> dict[str, ingest.Column]:
+    """Ten metrics of each interface of a router. Few variants, made once: what is measured is not how they are made."""
+    places, step = range(interfaces), 1_700_000_000 + variant * POLL_SECONDS
+    return {
+        "interface.oper_up": [True] * interfaces,
+        "interface.admin_up": [True] * interfaces,
+        "interface.rx_bytes_total": [step * (1_000_003 + device + place) for place in places],
+        "interface.tx_bytes_total": [step * (331_013 + device + place) for place in places],
+        "interface.rx_errors_total": [717] * interfaces,
+        "interface.tx_errors_total": [0] * interfaces,
+        "interface.rx_discards_total": [239] * interfaces,
+        "interface.tx_discards_total": [0] * interfaces,
+        "interface.rx_bps": [8 * (1_000_003 + device + place) for place in places],
+        "interface.tx_bps": [8 * (331_013 + device + place) for place in places],
     }
-    device_columns: dict[str, ingest.Column] = {"device.api.up": [True], "device.cpu_pct": [7]}
-    return [ingest.Poll(identity, ts, "interface", columns, None, float(POLL_SECONDS)),
-            ingest.Poll(identity, ts, "device", device_columns)]  # fmt: skip
+
+
+def polls_in(body: bytes) -> int:
+    """How many polls a batch as it is stored holds."""
+    raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
+    return len(msgspec.msgpack.decode(raw, type=Batch).polls)
 
 
 def fill(directory: Path, routers: int, interfaces: int, begin_ms: int, steps: range) -> None:
-    """Append one batch a step; print the step and id once it is on disk. Ends when all is done, or by kill -9."""
+    """Append batches; once on disk print step, id and polls of each. Ends when all is done, or by kill -9."""
     spool = Spool(directory, 10**10, 10**10)
     with ThreadPoolExecutor(1) as disk:
-        outbox = Outbox(ingest.Agent("bench", "0"), spool, disk)
+        outbox = Outbox(ingest.Agent("bench", __version__), spool, disk)
     keys = [f"ether{number}" for number in range(interfaces)]
     every = int(POLL_SECONDS / GATHER_SECONDS)
     for step in steps:
         ts = begin_ms + int(step * GATHER_SECONDS * 1000)
         for device in range(step % every, routers, every):
-            table, own = polls_of(device, ts, keys)
-            outbox.add(table, keys)
-            outbox.add(own)
-        for batch in outbox.take():
-            spool.append(batch.id, outbox.encode(batch), ts)
-            print(step, batch.id.hex, flush=True)
+            identity, columns = device_id("bench", f"R{device}"), columns_of(device, step // every % 4, interfaces)
+            outbox.describe(
+                ingest.DevicePatch(identity, f"R{device}", "s", "192.0.2.1"),
+                [ingest.EntityPatch(identity, "interface", key, key) for key in keys],
+            )
+            outbox.add(ingest.Poll(identity, ts, "interface", columns, None, float(POLL_SECONDS)), keys)
+            outbox.add(ingest.Poll(identity, ts, "device", {"device.api.up": [True], "device.cpu_pct": [7]}))
+        batches = outbox.take()
+        spool.append(batches, ts)
+        for batch_id, body in batches:
+            outbox.confirm(batch_id)  # before the outage the server knew the routers; here their first batch tells
+            print(step, batch_id.hex, polls_in(body), flush=True)
     spool.close()
 
 
-def fill_with_kills(options: argparse.Namespace, directory: Path) -> set[bytes]:
-    """Run `fill` until it is through, killing it at random points; returns the ids it had acknowledged."""
+def fill_with_kills(options: argparse.Namespace, directory: Path) -> dict[bytes, int]:
+    """Run `fill` until it is through, killing it at random points; returns the polls of what it acknowledged, by id."""
     steps = int(options.hours * 3600 / GATHER_SECONDS)
     begin_ms = int((time.time() - options.hours * 3600 - 120) * 1000)
     kills = sorted(random.sample(range(steps), options.kills))
-    acknowledged: set[bytes] = set()
+    acknowledged: dict[bytes, int] = {}
     step = 0
     while step < steps:
         command = [sys.executable, __file__, "--fill", str(directory), str(begin_ms), str(step), str(steps),
@@ -90,9 +108,9 @@ def fill_with_kills(options: argparse.Namespace, directory: Path) -> set[bytes]:
         for line in cast("Iterator[str]", process.stdout):
             if not line.endswith("\n"):
                 break
-            done, batch = line.split()
+            done, batch, polls = line.split()
             step = int(done) + 1
-            acknowledged.add(bytes.fromhex(batch))
+            acknowledged[bytes.fromhex(batch)] = int(polls)
             if kills and step > kills[0]:
                 kills.pop(0)
                 process.kill()
@@ -106,12 +124,19 @@ def fill_with_kills(options: argparse.Namespace, directory: Path) -> set[bytes]:
     return acknowledged
 
 
-def spooled(directory: Path) -> tuple[set[bytes], int, int]:
-    """Ids that wait, their bytes, and how many were dropped."""
+def spooled(directory: Path, known: dict[bytes, int]) -> tuple[dict[bytes, int], int, int]:
+    """Polls of each batch that waits, by id (what is `known` is not read); their bytes; how many were dropped."""
     with closing(sqlite3.connect(f"file:{directory}/spool.sqlite3?mode=ro", uri=True, timeout=30)) as db:
-        rows = db.execute("select id, length(body) from batch").fetchall()
+        found, size = {}, 0
+        for name, length in db.execute("select id, length(body) from batch"):
+            batch = UUID(name).bytes
+            (body,) = (
+                (b"",) if batch in known else db.execute("select body from batch where id = ?", (name,)).fetchone()
+            )
+            found[batch] = known[batch] if batch in known else polls_in(body)
+            size += length
         (dropped,) = db.execute("select coalesce(sum(batches), 0) from gap").fetchone()
-    return {bytes.fromhex(row[0].replace("-", "")) for row in rows}, sum(row[1] for row in rows), dropped
+    return found, size, dropped
 
 
 def backlog(directory: Path, before_ms: int) -> int:
@@ -124,7 +149,8 @@ def drain(field: Field, options: argparse.Namespace) -> tuple[float, list[float]
     """Deliver the backlog while polling live, with kills; returns how long it took, and when agents were started."""
     state = field.directory / "state"
     field.start_routers()
-    receiver, agent = field.start_receiver(), field.start_agent()
+    field.start_receiver()
+    agent = field.start_agent()
     began = time.time()
     starts = [began]
     total = backlog(state, int(began * 1000))
@@ -135,21 +161,18 @@ def drain(field: Field, options: argparse.Namespace) -> tuple[float, list[float]
         if kill_at and left < kill_at[0]:
             kill_at.pop(0)
             if len(kill_at) % 2:
-                agent.kill()
-                agent.wait()
+                field.stop(agent)
                 agent = field.start_agent()
                 starts.append(time.time())
             else:
-                receiver.kill()
-                receiver.wait()
-                receiver = field.start_receiver()
+                field.kill_receiver()
         if agent.poll() is not None:
             raise RuntimeError((field.directory / "agent.log").read_text()[-2000:])
+        field.look()
         time.sleep(0.2)
     took = time.time() - began
     time.sleep(options.live_seconds)  # what was polled live towards the end arrives
-    agent.terminate()
-    agent.wait()
+    field.stop(agent, signal.SIGTERM)
     return took, starts
 
 
@@ -163,6 +186,7 @@ def main() -> int:
     parser.add_argument("--drain-minutes", type=float, default=15)
     parser.add_argument("--live-seconds", type=float, default=10, help="how long to poll on after the drain")
     parser.add_argument("--fast-seconds", type=float, default=30, help="of the live polls")
+    parser.add_argument("--appliance", metavar="ADDRESS", help="of a test host with the appliance")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     random.seed(options.seed)
@@ -170,44 +194,39 @@ def main() -> int:
         directory = Path(name)
         began = time.time()
         acknowledged = fill_with_kills(options, directory / "state")
-        waiting, size, dropped = spooled(directory / "state")
+        waiting, size, dropped = spooled(directory / "state", acknowledged)
         rows = options.hours * 3600 / POLL_SECONDS * options.routers * (options.interfaces + 1)
         print(f"fill: {options.hours:g} h, {options.routers} routers x {options.interfaces} interfaces, {rows:,.0f} "
-              f"rows, {time.time() - began:.0f} s; {len(waiting)} batches, {size / rows:.1f} bytes a row")  # fmt: skip
-        field = Field(directory, options.routers, options.interfaces, options.fast_seconds)
+              f"rows, {time.time() - began:.0f} s; {len(waiting)} batches, {size / rows:.1f} bytes a row",
+              flush=True)  # fmt: skip
+        fleet = directory, options.routers, options.interfaces, options.fast_seconds
+        field = Appliance(options.appliance, *fleet) if options.appliance else Field(*fleet)
         try:
             took, starts = drain(field, options)
+            found = field.delivered(starts[0])
         finally:
             field.close()
-        left, _, dropped_later = spooled(directory / "state")
-        with closing(sqlite3.connect(directory / "ledger.sqlite3")) as ledger:
-            stored = {row[0] for row in ledger.execute("select id from batch")}
-            (doubled,) = ledger.execute("select count(*) from doubled").fetchone()
-            live = ledger.execute(
-                "select (b.at_ms - m.ts) / 1000.0 from moment m join batch b on b.id = m.batch"
-                " where m.entity_type = 'device' and m.ts > ? order by 1", (int(starts[0] * 1000),)
-            ).fetchall()  # fmt: skip
-            polled = ledger.execute(
-                "select device, ts / 1000.0 from moment where entity_type = 'device' and ts > ? order by 1, 2",
-                (int(starts[0] * 1000),),
-            ).fetchall()
-    lost = len((waiting | acknowledged) - stored - left)
+        left, _, dropped_later = spooled(directory / "state", waiting)
+    lost = len((waiting.keys() | acknowledged.keys()) - found.batches - left.keys())
+    missing = sum(polls for batch, polls in waiting.items() if batch not in left) - found.polls
     late = sum(
         second[1] - first[1] > 1.5 * options.fast_seconds and not any(first[1] < at < second[1] for at in starts)
-        for first, second in pairwise(polled)
+        for first, second in pairwise(found.live)
         if first[0] == second[0]
     )
-    slowest = live[-1][0] if live else float("inf")
-    median = live[len(live) // 2][0] if live else float("inf")
+    slowest = found.delays[-1] if found.delays else float("inf")
+    median = found.delays[len(found.delays) // 2] if found.delays else float("inf")
     print(f"drain: {took:.0f} s for {len(waiting)} batches, agent started {len(starts)} times; lost {lost}, doubled "
-          f"{doubled}, dropped {dropped + dropped_later}")  # fmt: skip
-    print(f"live meanwhile: {len(live)} polls, {late} late; from poll to receiver median {median:.1f} s, "
+          f"{found.doubled}, dropped {dropped + dropped_later}; polls missing {missing}")  # fmt: skip
+    print(f"live meanwhile: {len(found.live)} polls, {late} late; from poll to receiver median {median:.1f} s, "
           f"slowest {slowest:.1f} s")  # fmt: skip
+    print("CPU seconds: " + ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in field.used.items()))
     faults = {
         "batches were lost": lost + dropped + dropped_later,
-        "polls were doubled": doubled,
+        "polls are missing": missing,
+        "polls were doubled": found.doubled,
         "the drain was late": took > options.drain_minutes * 60,
-        "live polls were late": late or not live,
+        "live polls were late": late or not found.live,
         "live data was late": slowest > LIVE_SECONDS + 2 * options.fast_seconds * (len(starts) > 1),
     }
     for fault in (fault for fault, found in faults.items() if found):

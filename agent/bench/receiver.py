@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 import msgspec
 import zstandard
@@ -20,10 +21,27 @@ from ispvm_contract import ingest
 _SCHEMA = """
 create table if not exists batch (id blob primary key, at_ms integer, oldest_ms integer, rows integer);
 create table if not exists moment (
-    device blob, ts integer, entity_type text, batch blob, primary key (device, ts, entity_type)
+    device blob, ts integer, entity_type text, batch blob, primary key (ts, device, entity_type)
 ) without rowid;
 create table if not exists doubled (device blob, ts integer, entity_type text);
 """
+
+
+class Poll(msgspec.Struct):
+    """What the ledger needs of `ingest.Poll`: its values are not looked at."""
+
+    device: UUID
+    ts: int
+    entity_type: str
+    set: str | None = None
+
+
+class Batch(msgspec.Struct):
+    """The same of `ingest.Batch`."""
+
+    id: UUID
+    sets: dict[str, list[str]] = {}
+    polls: list[Poll] = []
 
 
 class Receiver:
@@ -34,7 +52,7 @@ class Receiver:
         self._db = sqlite3.connect(ledger, isolation_level=None)
         self._db.execute("pragma journal_mode = wal")
         self._db.executescript(_SCHEMA)
-        self._decoder = msgspec.msgpack.Decoder(ingest.Batch)
+        self._decoder = msgspec.msgpack.Decoder(Batch)
 
     def batch(self, body: bytes) -> bytes:
         """One transaction a batch, as the server does it."""

@@ -2,9 +2,10 @@
 
 The real agent polls emulated routers and delivers to a receiver, each a process. Its resident memory and its open
 files are sampled; after the first quarter (connections, caches) the slope of each, by least squares, must be flat.
-Exit code 1 if not.
+Exit code 1 if not. With --emulator the routers are those of ispvm-lab, with TLS and all menus, in one process; without
+they answer what the fast tier asks.
 
-    python agent/bench/soak.py [--routers 1000] [--interfaces 50] [--minutes 60] [--fast-seconds 10]
+    python agent/bench/soak.py [--routers 1000] [--interfaces 50] [--minutes 60] [--fast-seconds 10] [--emulator]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from field import Field
+from field import Emulated, Field
 
 MAX_MEGABYTES_AN_HOUR = 6.0
 MAX_FILES_AN_HOUR = 5.0
@@ -58,13 +59,15 @@ def main() -> int:
     parser.add_argument("--interfaces", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--fast-seconds", type=float, default=10)
+    parser.add_argument("--emulator", action="store_true", help="ask the routers of ispvm-lab")
     options = parser.parse_args()
+    kind = Emulated if options.emulator else Field
     memory: list[tuple[float, float]] = []
     files: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as directory:
-        field = Field(Path(directory), options.routers, options.interfaces, options.fast_seconds)
+        field = kind(Path(directory), options.routers, options.interfaces, options.fast_seconds)
         try:
-            field.start_routers()
+            routers = field.start_routers()
             field.start_receiver()
             agent = field.start_agent()
             began, ends = time.monotonic(), time.monotonic() + options.minutes * 60
@@ -75,14 +78,17 @@ def main() -> int:
             if agent.poll() is not None:
                 print((Path(directory) / "agent.log").read_text()[-2000:], file=sys.stderr)
                 return 1
+            emulator = resident(routers.pid)
         finally:
             field.close()
         with sqlite3.connect(Path(directory) / "ledger.sqlite3") as ledger:
-            polls, rows = ledger.execute("select count(*) from moment where entity_type = 'interface'").fetchone(), None
+            polls = ledger.execute("select count(*) from moment where entity_type = 'interface'").fetchone()
             rows = ledger.execute("select sum(rows) from batch").fetchone()
     print(
         f"{options.routers} routers, {options.minutes:g} minutes: {polls[0]} interface polls, {rows[0]} rows delivered"
     )
+    used = ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in field.used.items())
+    print(f"CPU seconds: {used}; memory of the routers' process at the end: {emulator:.0f} MB")
     settled = len(memory) // 4
     grown = judge(memory[settled:], files[settled:])
     for line in grown:

@@ -16,9 +16,10 @@ from ispvm_contract import ingest
 from ispvm_contract.identity import set_id
 from ispvm_contract.packed import packed
 
-from ispvm_agent.spool import Spool
+from ispvm_agent.spool import Encoded, Spool
 
 GATHER_SECONDS = 2.0
+MAX_WAITING = 500  # encoded batches, some 20 MB, while the disk does not take them; then the oldest are lost
 _REMEMBERED = 100  # batches whose confirmation confirms the inventory in them
 # The same keys come with every poll.
 _set_id = lru_cache(maxsize=8192)(set_id)
@@ -51,7 +52,7 @@ class Outbox:
         self._spool = spool
         self._disk = disk
         self._compressor = zstandard.ZstdCompressor(level=3)
-        self._sealed: list[ingest.Batch] = []
+        self._sealed: list[Encoded] = []
         self._clear()
         self._devices: dict[UUID, ingest.DevicePatch] = {}
         self._entities: dict[UUID, dict[tuple[str, str], ingest.EntityPatch]] = {}
@@ -94,7 +95,10 @@ class Outbox:
         self._events.append(event)
 
     def _seal(self) -> None:
-        """Make a batch of everything gathered so far; its inventory is that of this moment."""
+        """Make a batch of everything gathered so far; its inventory is that of this moment.
+
+        It is encoded at once: that makes it fifty times smaller, and on a busy machine many may wait for the disk.
+        """
         if not self._polls and not self._events:
             return
         batch = ingest.Batch(
@@ -118,10 +122,13 @@ class Outbox:
             if len(self._carried) > _REMEMBERED:  # a long outage; one of the newest will do
                 del self._carried[next(iter(self._carried))]
         self._clear()
-        self._sealed.append(batch)
+        if len(self._sealed) >= MAX_WAITING:
+            del self._sealed[0]
+            self.unwritten += 1
+        self._sealed.append((batch.id, self.encode(batch)))
 
-    def take(self) -> list[ingest.Batch]:
-        """Everything gathered, in batches within the contract's limits."""
+    def take(self) -> list[Encoded]:
+        """Everything gathered, in batches within the contract's limits, as they are stored and sent."""
         self._seal()
         sealed, self._sealed = self._sealed, []
         return sealed
@@ -141,16 +148,16 @@ class Outbox:
         return self._compressor.compress(_encoder.encode(packed(batch)))
 
     async def flush(self) -> None:
-        """Encode, compress and append what was gathered; on disk when this returns, or counted as unwritten."""
-        for batch in self.take():
-            append = self._spool.append
-            try:
-                await asyncio.get_running_loop().run_in_executor(self._disk, append, batch.id, self.encode(batch))
-            except sqlite3.Error as error:  # the disk is full or broken; the next batch may fare better
-                _log.error("a batch is lost, the spool cannot be written: %s", error)
-                self.unwritten += 1
-            else:
-                self.appended.set()
+        """Append what was gathered; on disk when this returns, or counted as unwritten."""
+        if not (batches := self.take()):
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._spool.append, batches)
+        except sqlite3.Error as error:  # the disk is full or broken; the next batch may fare better
+            _log.error("%d batches are lost, the spool cannot be written: %s", len(batches), error)
+            self.unwritten += len(batches)
+        else:
+            self.appended.set()
 
     async def run(self) -> None:
         """Flush every two seconds, and once more when cancelled."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ create table if not exists gap (
 );
 create table if not exists memory (router text primary key, body text not null);
 """
+_BATCHES = "select seq, id, created_ms, body from batch where created_ms"
+_OLDEST = "order by created_ms, seq limit ?"
 _MAX_SET_ASIDE = 100
+Encoded = tuple[UUID, bytes]  # a batch's id, and the batch as it will be sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,37 +110,38 @@ class Spool:
     def _row(self, sql: str, *values: object) -> Any:
         return self._db.execute(sql, values).fetchone()
 
-    def append(self, batch_id: UUID, body: bytes, now_ms: int | None = None) -> None:
-        """Store a batch; it is on disk when this returns. The oldest go first when space or age demand it.
+    def append(self, batches: Sequence[Encoded], now_ms: int | None = None) -> None:
+        """Store batches; they are on disk when this returns. The oldest go first when space or age demand it.
 
-        Raises sqlite3.Error when the disk does not take it; then nothing has changed.
+        Raises sqlite3.Error when the disk does not take them; then nothing has changed.
         """
         now_ms = int(time.time() * 1000) if now_ms is None else now_ms
         try:
-            self._append(batch_id, body, now_ms)
+            with self._db:
+                self._db.execute("begin immediate")
+                for batch_id, body in batches:
+                    self._append(batch_id, body, now_ms)
         except sqlite3.Error:
             self._count()
             raise
 
     def _append(self, batch_id: UUID, body: bytes, now_ms: int) -> None:
-        with self._db:
-            self._db.execute("begin immediate")
-            self._drop(
-                "older than the spool keeps",
-                self._db.execute(
-                    "select seq, created_ms, length(body) from batch where created_ms < ? order by created_ms",
-                    (now_ms - self.max_age_ms,),
-                ).fetchall(),
-            )
-            if self._bytes + len(body) > self.max_bytes:
-                excess, doomed = self._bytes + len(body) - self.max_bytes, []
-                for row in self._db.execute("select seq, created_ms, length(body) from batch order by seq"):
-                    if excess <= 0:
-                        break
-                    doomed.append(row)
-                    excess -= row[2]
-                self._drop("the spool was full", doomed)
-            self._db.execute("insert into batch (id, created_ms, body) values (?, ?, ?)", (str(batch_id), now_ms, body))
+        self._drop(
+            "older than the spool keeps",
+            self._db.execute(
+                "select seq, created_ms, length(body) from batch where created_ms < ? order by created_ms",
+                (now_ms - self.max_age_ms,),
+            ).fetchall(),
+        )
+        if self._bytes + len(body) > self.max_bytes:
+            excess, doomed = self._bytes + len(body) - self.max_bytes, []
+            for row in self._db.execute("select seq, created_ms, length(body) from batch order by seq"):
+                if excess <= 0:
+                    break
+                doomed.append(row)
+                excess -= row[2]
+            self._drop("the spool was full", doomed)
+        self._db.execute("insert into batch (id, created_ms, body) values (?, ?, ?)", (str(batch_id), now_ms, body))
         self._batches += 1
         self._bytes += len(body)
 
@@ -161,13 +166,11 @@ class Spool:
         self._batches -= count
         self._bytes -= size
 
-    def next(self, live_since_ms: int) -> Stored | None:
-        """What to send next: the oldest batch made since `live_since_ms`, else the oldest of the backlog."""
-        columns = "select seq, id, created_ms, body from batch"
-        row = self._row(
-            f"{columns} where created_ms >= ? order by created_ms, seq limit 1", live_since_ms
-        ) or self._row(f"{columns} order by seq limit 1")
-        return Stored(row[0], UUID(row[1]), row[2], row[3]) if row else None
+    def next(self, live_since_ms: int, most: int = 1) -> list[Stored]:
+        """What to send next, at most so many: batches made since `live_since_ms`, then the oldest of the backlog."""
+        rows = self._db.execute(f"{_BATCHES} >= ? {_OLDEST}", (live_since_ms, most)).fetchall()
+        rows += self._db.execute(f"{_BATCHES} < ? {_OLDEST}", (live_since_ms, most - len(rows)))
+        return [Stored(seq, UUID(batch_id), created_ms, body) for seq, batch_id, created_ms, body in rows]
 
     def delete(self, stored: Stored) -> None:
         """The server has it. No effect if it was dropped meanwhile.

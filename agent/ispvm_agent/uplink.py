@@ -21,6 +21,7 @@ from ispvm_agent.outbox import Outbox
 from ispvm_agent.spool import Depth, Spool, Stored
 
 LIVE_SECONDS = 60.0
+_AT_ONCE = 4  # batches on their way at the same time
 _MAX_WAIT = 15.0  # a server that is back gets data within seconds
 _TRANSIENT = frozenset({401, 403, 408, 426, 429})
 _CLOCK_AHEAD = 60.0  # seconds; the server takes nothing from further in the future than it allows
@@ -42,10 +43,14 @@ class Health:
 
 
 def client(url: str, token: str, ca_file: str | None) -> httpx.AsyncClient:
-    """An HTTP client that sends only to this server, with its token. Ignores proxy settings of the environment."""
+    """An HTTP client that sends only to this server, with its token. Ignores proxy settings of the environment.
+
+    Connections are kept: on a host too busy to send every few seconds a new handshake each time would never end.
+    """
     verify = ssl.create_default_context(cafile=ca_file)
     headers = {"authorization": f"Bearer {token}"}
-    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=httpx.Timeout(20, connect=5),
+    limits = httpx.Limits(keepalive_expiry=60)
+    return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=20, limits=limits,
                              trust_env=False, follow_redirects=False)  # fmt: skip
 
 
@@ -72,7 +77,7 @@ def describe(response: httpx.Response) -> str:
 
 
 class Uplink:
-    """Sends what the spool holds: live data first, then the backlog in order and paced."""
+    """Sends what the spool holds, in rounds: live data first, then the backlog in its order."""
 
     def __init__(self, http: httpx.AsyncClient, spool: Spool, outbox: Outbox, disk: ThreadPoolExecutor) -> None:
         """`disk` is the one thread on which the spool is used."""
@@ -86,6 +91,12 @@ class Uplink:
 
     async def send(self, stored: Stored) -> float:
         """Try one batch; returns how many seconds to wait before the next try, 0 when it is dealt with."""
+        try:
+            return await self._send(stored)
+        except sqlite3.Error as error:  # a full disk: what was sent is sent again, which is harmless
+            return self._unusable(error)
+
+    async def _send(self, stored: Stored) -> float:
         run = asyncio.get_running_loop().run_in_executor
         headers = {"content-type": "application/msgpack", "content-encoding": "zstd"}
         try:
@@ -132,6 +143,9 @@ class Uplink:
             return False
         return field == "sent_at" and (self.health.clock_error_seconds or 0.0) > _CLOCK_AHEAD
 
+    def _unusable(self, error: sqlite3.Error) -> float:
+        return self._failed(f"the spool cannot be used: {error}")
+
     def _failed(self, reason: str) -> float:
         if reason != self.health.last_error:
             _log.warning("cannot deliver: %s", reason)
@@ -140,23 +154,24 @@ class Uplink:
         return min(_MAX_WAIT, 2.0 ** min(self.health.failures, 6)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Deliver for ever, a few batches at once: live data first, then the backlog in its order.
+
+        The server's answers set the pace: the next round begins when this one is answered, so live data waits for one
+        round at most. While nothing is taken only one batch is tried.
+        """
         on_disk = asyncio.get_running_loop().run_in_executor
         while True:
             self._outbox.appended.clear()
-            live_since = int((time.time() - LIVE_SECONDS) * 1000)
-            started = time.monotonic()
+            live_since, failures = int((time.time() - LIVE_SECONDS) * 1000), self.health.failures
             try:
-                stored = await on_disk(self._disk, self._spool.next, live_since)
-                wait = 0.0 if stored is None else await self.send(stored)
-            except sqlite3.Error as error:  # a full disk: what was sent may be sent again, which is harmless
-                stored, wait = None, self._failed(f"the spool cannot be used: {error}")
-            if stored is None and not wait:
+                batches = await on_disk(self._disk, self._spool.next, live_since, 1 if failures else _AT_ONCE)
+                waits = await asyncio.gather(*map(self.send, batches))
+            except sqlite3.Error as error:
+                waits = [self._unusable(error)]
+            if wait := min(filter(None, waits), default=0.0):
+                self.health.failures = failures + 1  # a round that failed is one failure
+            elif not waits:
                 await self._outbox.appended.wait()
-            elif stored is not None and not wait and stored.created_ms < live_since:
-                # Backlog takes at most two thirds of the server's time for us, and never delays live data by more
-                # than one batch.
-                wait = min((time.monotonic() - started) / 2, 1.0)
             self.hurry.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 import msgspec
 import zstandard
+from ispvm_agent.outbox import Outbox
 from ispvm_agent.routeros.wire import encode_sentence
 from ispvm_contract import ingest
 from ispvm_contract.packed import unpack
@@ -190,6 +193,29 @@ def as_list(metric: str, column: ingest.Column) -> list[ingest.Value]:
     return unpack(registry().metrics[metric].kind, column) if isinstance(column, bytes) else column
 
 
+def decoded(body: bytes) -> ingest.Batch:
+    """A batch as the server reads it, its packed columns as lists."""
+    raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
+    batch = msgspec.msgpack.decode(raw, type=ingest.Batch)
+    for poll in batch.polls:
+        poll.columns = {name: as_list(name, column) for name, column in poll.columns.items()}
+    return batch
+
+
+def taken(outbox: Outbox) -> list[ingest.Batch]:
+    """What the outbox has gathered."""
+    return [decoded(body) for _, body in outbox.take()]
+
+
+def on_disk(state: Path) -> bytes:
+    """Every file the agent keeps, and what its compressed batches hold."""
+    files = [path.read_bytes() for path in state.iterdir() if path.is_file()]
+    with contextlib.closing(sqlite3.connect(f"file:{state}/spool.sqlite3?mode=ro", uri=True, timeout=10)) as db:
+        bodies = db.execute("select body from batch union all select body from set_aside").fetchall()
+    unfold = zstandard.ZstdDecompressor().decompress
+    return b"\0".join([*files, *(unfold(body, max_output_size=1 << 24) for (body,) in bodies)])
+
+
 class FakeServer:
     """An ingest endpoint for httpx.MockTransport, or any handler: keeps what it is sent."""
 
@@ -210,10 +236,7 @@ class FakeServer:
             return httpx.Response(200, content=msgspec.json.encode(answer))
         if self.replies:
             return self.replies.pop(0)
-        raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ingest.MAX_DECOMPRESSED_BYTES)
-        batch = msgspec.msgpack.decode(raw, type=ingest.Batch)
-        for poll in batch.polls:
-            poll.columns = {name: as_list(name, column) for name, column in poll.columns.items()}
+        batch = decoded(body)
         status: Literal["stored", "duplicate"] = (
             "duplicate" if batch.id in {known.id for known in self.batches} else "stored"
         )

@@ -6,6 +6,8 @@ are read word by word and never by a pattern; it keeps no more than it was given
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from ispvm_agent.routeros import wire
 
 
@@ -21,6 +23,11 @@ class Anything(int):
     def __ne__(self, other: object) -> bool:
         """Never."""
         return False
+
+
+def any_length(_: int) -> SimpleNamespace:
+    """In place of `wire._value_lengths`, a planted bug: every word is as long as its length says."""
+    return SimpleNamespace(get=lambda _: Anything())
 
 
 def read(pieces: list[bytes]) -> tuple[list[wire.Sentence], wire.WireError | None]:

@@ -16,7 +16,7 @@ import soak  # noqa: E402 - the directory of the benchmarks is no package
 
 
 def test_an_outage_is_replayed_with_kills_of_both_sides() -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH), str(BENCH.parents[1] / "ci"), *sys.path])}
     small = ["--hours", "0.05", "--routers", "20", "--interfaces", "5", "--kills", "1", "--fast-seconds", "2"]
     done = subprocess.run([sys.executable, str(BENCH / "outage.py"), *small, "--live-seconds", "3"],
                           env=environment, capture_output=True, text=True, timeout=100)  # fmt: skip

@@ -15,14 +15,15 @@ from ispvm_agent.collectors import catalogue
 from ispvm_agent.collectors.base import Collector, Findings, Happening, Moment, Table, Version
 from ispvm_agent.collectors.bgp import STATES as BGP_STATES
 from ispvm_agent.collectors.bgp import Bgp, peers_v7
-from ispvm_agent.collectors.counts import Connections, DhcpLeases, Pools, PppSessions, Queues, Users
+from ispvm_agent.collectors.counts import Pools, PppSessions, Queues
+from ispvm_agent.collectors.facts import facts
 from ispvm_agent.collectors.history import History
 from ispvm_agent.collectors.interfaces import Interfaces
 from ispvm_agent.collectors.listings import BFD, NETWATCH, Listed
 from ispvm_agent.collectors.ospf import FORGET_SECONDS, Ospf
 from ispvm_agent.collectors.ospf import STATES as OSPF_STATES
 from ispvm_agent.collectors.ports import Ethernet, Lte, Neighbors, radios
-from ispvm_agent.collectors.system import Clock, DeviceMode, Health, Identity, Ntp, Packages, Resource, Routerboard
+from ispvm_agent.collectors.system import Clock, Health, Ntp
 from ispvm_agent.reports import commands_of as may_ask
 from ispvm_agent.routeros.commands import Aimed, Command, Question
 from ispvm_agent.routeros.session import Reply
@@ -324,9 +325,9 @@ def test_counts() -> None:
     assert publish(collector, answer(ret="740", sent=120)).device == {
         "pppoe.sessions.active": 740, "pppoe.sessions.churn_per_min": 30.0,
     }  # fmt: skip
-    assert publish(DhcpLeases(), answer(ret="0")).device == {"dhcp.leases.active": 0}
-    assert publish(Connections(), answer(ret=None)).device == {}
-    assert publish(Connections(), answer(ret="many")).device == {}
+    assert publish(facts()["dhcp"], answer(ret="0")).device == {"dhcp.leases.active": 0}
+    assert publish(facts()["connections"], answer(ret=None)).device == {}
+    assert publish(facts()["connections"], answer(ret="many")).device == {}
 
 
 # history
@@ -375,13 +376,14 @@ def test_history_of_a_busy_script_is_cut() -> None:
 
 def test_resource() -> None:
     row = {
+        "uptime": "1m",
         "version": "7.22.2 (stable)",
         "cpu-load": "7",
         "free-memory": "600",
         "total-memory": "1000",
         "board-name": "CHR",
     }
-    found = publish(Resource(), answer(row), moment=Moment(0, uptime=60.0))
+    found = publish(facts()["resource"], answer(row))
     assert found.device == {
         "device.uptime_seconds": 60.0, "device.cpu_pct": 7.0,
         "device.mem_total_bytes": 1000, "device.mem_used_bytes": 400,
@@ -390,9 +392,9 @@ def test_resource() -> None:
 
 
 def test_identity_and_routerboard() -> None:
-    assert publish(Identity(), answer({"name": "no"})).about == {"identity": "no"}
-    assert publish(Routerboard(), answer({"routerboard": "false"})).about == {}
-    assert publish(Routerboard(), answer({"model": "RB5009", "serial-number": "123"})).about == {
+    assert publish(facts()["identity"], answer({"name": "no"})).about == {"identity": "no"}
+    assert publish(facts()["routerboard"], answer({"routerboard": "false"})).about == {}
+    assert publish(facts()["routerboard"], answer({"model": "RB5009", "serial-number": "123"})).about == {
         "model": "RB5009",
         "serial": "123",
     }
@@ -638,7 +640,7 @@ def test_how_full_a_pool_is() -> None:
 
 def test_sessions_by_way_of_login() -> None:
     ways = [{"via": way} for way in ("api", "api-ssl", "winbox", "rest-api", "ssh")]
-    assert publish(Users(), answer(*ways)).device == {"device.sessions.api": 3, "device.sessions.people": 2}
+    assert publish(facts()["users"], answer(*ways)).device == {"device.sessions.api": 3, "device.sessions.people": 2}
 
 
 # the board
@@ -668,21 +670,23 @@ def test_sensors_of_v6_by_name_and_of_v7_by_unit() -> None:
 
 def test_firmware_packages_and_mode() -> None:
     board = {"model": "x", "current-firmware": "7.16", "upgrade-firmware": "7.18"}
-    assert publish(Routerboard(), answer(board)).device == {"device.firmware.upgrade_pending": True}
-    assert publish(Routerboard(), answer({"routerboard": "false"})).device == {}
+    assert publish(facts()["routerboard"], answer(board)).device == {"device.firmware.upgrade_pending": True}
+    assert publish(facts()["routerboard"], answer({"routerboard": "false"})).device == {}
     packages = [
         {"version": "7.16"},
         {"version": "7.15"},
         {"version": "7.16", "available": "true"},
         {"disabled": "true"},
     ]
-    assert publish(Packages(), answer(*packages)).device == {
+    assert publish(facts()["packages"], answer(*packages)).device == {
         "device.packages.enabled": 2,
         "device.packages.versions": 2,
     }
-    assert DeviceMode().ask(V6) == ()
-    assert publish(DeviceMode(), answer({"mode": "home", "flagged": "yes"})).device == {"device.flagged": True}
-    assert publish(DeviceMode(), answer({"mode": "home"})).device == {}
+    assert facts()["device-mode"].ask(V6) == ()
+    assert publish(facts()["device-mode"], answer({"mode": "home", "flagged": "yes"})).device == {
+        "device.flagged": True
+    }
+    assert publish(facts()["device-mode"], answer({"mode": "home"})).device == {}
 
 
 @pytest.mark.parametrize(

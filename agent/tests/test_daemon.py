@@ -9,13 +9,15 @@ import sqlite3
 import ssl
 import sys
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 import trustme
-from agent_fakes import PASSWORD, FakeRouter, FakeServer
+import zstandard
+from agent_fakes import PASSWORD, FakeRouter, FakeServer, on_disk
 from ispvm_agent import config, credentials, daemon, outbox
+from ispvm_agent.spool import Spool
 
 
 @pytest.fixture
@@ -118,17 +120,19 @@ def spooled(directory: Path) -> set[UUID]:
 def exposed(process: asyncio.subprocess.Process, directory: Path) -> bytes:
     """What others on the host can see or find: its arguments and environment, everything it keeps on disk."""
     proc = Path(f"/proc/{process.pid}")
-    kept = [path.read_bytes() for path in (directory / "state").iterdir() if path.is_file()]
-    assert any(kept)
-    return b"\0".join([(proc / "cmdline").read_bytes(), (proc / "environ").read_bytes(), *kept])
+    return b"\0".join([(proc / "cmdline").read_bytes(), (proc / "environ").read_bytes(), on_disk(directory / "state")])
 
 
 def secrets_in(found: bytes) -> list[bytes]:
     return [secret for secret in (b"the-token", PASSWORD.encode()) if secret in found]
 
 
-def test_the_search_for_secrets_can_fail() -> None:
+def test_the_search_for_secrets_can_fail(tmp_path: Path) -> None:
     assert secrets_in(b"authorization: Bearer the-token") == [b"the-token"]
+    spool = Spool(tmp_path, 10**6, 10**9)
+    spool.append([(uuid4(), zstandard.ZstdCompressor().compress(b"password of the router: " + PASSWORD.encode()))])
+    assert secrets_in(on_disk(tmp_path)) == [PASSWORD.encode()]
+    spool.close()
 
 
 async def test_kill_9_and_an_outage_lose_and_double_nothing(tmp_path: Path, ca: trustme.CA) -> None:

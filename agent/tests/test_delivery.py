@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -14,7 +16,8 @@ from uuid import UUID, uuid4
 import httpx
 import msgspec
 import pytest
-from agent_fakes import FakeServer
+from agent_fakes import FakeServer, taken
+from ispvm_agent import outbox
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.spool import Depth, Spool
 from ispvm_agent.uplink import Uplink, heartbeat, retry_after
@@ -44,8 +47,7 @@ class Rig:
         await self.outbox.flush()
 
     async def send_next(self) -> float:
-        stored = self.disk.submit(self.spool.next, 0).result()
-        assert stored is not None
+        (stored,) = self.disk.submit(self.spool.next, 0).result()
         return await self.uplink.send(stored)
 
     def depth(self) -> Depth:
@@ -101,12 +103,47 @@ async def test_an_outage_does_not_fill_the_memory(rig: Rig) -> None:
     for _ in range(300):
         rig.describe()
         rig.outbox.add(poll())
-        (batch,) = rig.outbox.take()
+        (batch,) = taken(rig.outbox)
         assert batch.inventory_patch.devices
     assert len(rig.outbox._carried) <= 101
     rig.outbox.confirm(batch.id)
     rig.outbox.add(poll())
-    assert rig.outbox.take()[0].inventory_patch.devices == []
+    assert taken(rig.outbox)[0].inventory_patch.devices == []
+
+
+async def test_a_disk_that_stands_still_does_not_fill_the_memory(rig: Rig) -> None:
+    """On a busy machine gathering was faster than the disk, and values in memory take fifty times the space."""
+    stuck = threading.Event()
+    rig.disk.submit(stuck.wait)
+    keys = [f"ether{number}" for number in range(500)]
+    flushing: set[asyncio.Task[None]] = set()
+    tracemalloc.start()
+    try:
+        for step in range(30 * 100):  # 30 batches of 50,000 values
+            columns: dict[str, list[ingest.Value]] = {"interface.rx_bps": [10**9 + n for n in range(500)]}
+            rig.outbox.add(ingest.Poll(DEVICE, step, "interface", columns), keys)
+            if step == 99:
+                flushing.add(asyncio.create_task(rig.outbox.flush()))
+                await asyncio.sleep(0)
+        (held, _) = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        stuck.set()
+    assert held < 12_000_000  # as values they would be 60 MB
+    await asyncio.gather(*flushing)
+    await rig.outbox.flush()
+    assert rig.depth().batches == 30
+
+
+async def test_what_waits_for_the_disk_is_bounded_and_its_loss_is_counted(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 3)
+    monkeypatch.setattr(ingest, "MAX_METRICS", 1)
+    for ts in range(5):
+        rig.outbox.add(poll(ts=ts))
+    assert [batch.polls[0].ts for batch in taken(rig.outbox)] == [2, 3, 4]
+    assert rig.outbox.unwritten == 2
 
 
 async def test_key_sets_travel_with_their_polls(rig: Rig) -> None:
@@ -126,7 +163,7 @@ async def test_batches_stay_within_the_contract(rig: Rig) -> None:
     rig.outbox.add(ingest.Poll(DEVICE, 1, "interface", columns), big)
     for number in range(ingest.MAX_EVENTS + 1):
         rig.outbox.add_event(ingest.Event(uuid4(), number, "device.rebooted", DEVICE, "warning"))
-    batches = rig.outbox.take()
+    batches = taken(rig.outbox)
     values = [sum(len(column) for p in batch.polls for column in p.columns.values()) for batch in batches]
     assert sum(values) == 60_000
     assert max(values) <= ingest.MAX_METRICS
@@ -149,8 +186,7 @@ async def test_the_same_bytes_are_sent_until_acknowledged(rig: Rig) -> None:
 
 async def test_a_lost_acknowledgement_doubles_nothing(rig: Rig) -> None:
     await rig.batch()
-    stored = rig.disk.submit(rig.spool.next, 0).result()
-    assert stored is not None
+    (stored,) = rig.disk.submit(rig.spool.next, 0).result()
     await rig.uplink.send(stored)
     assert await rig.uplink.send(stored) == 0
     assert len(rig.server.batches) == 1
@@ -255,10 +291,9 @@ async def test_backlog_is_drained_in_order_behind_live_data(rig: Rig) -> None:
     ids = []
     for age in (300, 200, 100):
         rig.outbox.add(poll(ts=age))
-        (batch,) = rig.outbox.take()
-        body = rig.outbox.encode(batch)
-        rig.disk.submit(rig.spool.append, batch.id, body, int((time.time() - age) * 1000)).result()
-        ids.append(batch.id)
+        batches = rig.outbox.take()
+        rig.disk.submit(rig.spool.append, batches, int((time.time() - age) * 1000)).result()
+        ids.append(batches[0][0])
     await rig.batch()
     running = asyncio.create_task(rig.uplink.run())
     async with asyncio.timeout(5):
@@ -290,7 +325,6 @@ async def test_a_heartbeat_that_fails_stops_nothing(rig: Rig) -> None:
     await uplink.beat(heartbeat(AGENT, 0, Depth(), [], None))
     assert uplink.health.clock_error_seconds is None
     await rig.batch()
-    stored = rig.disk.submit(rig.spool.next, 0).result()
-    assert stored is not None
+    (stored,) = rig.disk.submit(rig.spool.next, 0).result()
     assert await uplink.send(stored) > 0
     assert "no route" in uplink.health.last_error

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from agent_fakes import PASSWORD, FakeRouter, FakeServer, trap
+from agent_fakes import PASSWORD, FakeRouter, FakeServer, on_disk, trap
 from ispvm_agent import cli, config, credentials, daemon, outbox, reports, service
 from ispvm_agent.routeros.commands import Command
 from ispvm_contract.registry import registry
@@ -254,11 +254,10 @@ async def test_secrets_are_nowhere_they_do_not_belong(
             await running
     assert router.logins == 1
     assert server.authorizations == {f"Bearer {token}"}
-    on_disk = (tmp_path / "spool.sqlite3").read_bytes()
     for hidden in (secret, token):
         assert hidden not in caplog.text
         assert hidden not in told
-        assert hidden.encode() not in on_disk
+        assert hidden.encode() not in on_disk(tmp_path)
     assert "auth: the router refused user" in caplog.text
 
 

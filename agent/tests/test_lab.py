@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 import pytest
+from agent_fakes import taken
 from ispvm_agent import config, reports
 from ispvm_agent.outbox import Outbox
 from ispvm_agent.poller import Poller
@@ -118,7 +120,7 @@ class Rig:
         self.poller._due = dict.fromkeys(self.poller._due, 0.0)
         self.poller._next_try = 0.0
         await self.poller.poll()
-        batches = self.outbox.take()
+        batches = taken(self.outbox)
         self.events = [event for batch in batches for event in batch.events]
         self.sets = {name: keys for batch in batches for name, keys in batch.sets.items()}
         self.polls = [poll for batch in batches for poll in batch.polls]
@@ -129,7 +131,7 @@ class Rig:
         """Poll once; of what came, the part that has a metric (there are two about interfaces)."""
         self.poller._due = dict.fromkeys(self.poller._due, 0.0)
         await self.poller.poll()
-        batches = self.outbox.take()
+        batches = taken(self.outbox)
         self.sets = {name: keys for batch in batches for name, keys in batch.sets.items()}
         return next(poll for batch in batches for poll in batch.polls if metric in poll.columns)
 
@@ -385,7 +387,7 @@ async def test_no_subscriber_leaves_the_site(lab: Lab) -> None:
     for _ in range(3):
         rig.poller._due = dict.fromkeys(rig.poller._due, 0.0)
         await rig.poller.poll()
-        sent += msgspec.json.encode(rig.outbox.take()).decode()
+        sent += msgspec.json.encode(taken(rig.outbox)).decode()
     assert "pool.used" in sent
     for secret in (
         "user0",
@@ -540,15 +542,33 @@ async def test_without_power(lab: Lab) -> None:
     assert "device.api.changed" in {event.name for event in rig.events}
 
 
-def test_every_fault_of_the_lab_has_its_outcome_here() -> None:
+def asserted(source: str) -> set[str]:
+    """The kinds of fault that a test of this source sets and then asserts something about."""
+    found = set[str]()
+    for test in ast.parse(source).body:
+        if not isinstance(test, ast.AsyncFunctionDef) or not any(
+            isinstance(node, ast.Assert) for node in ast.walk(test)
+        ):
+            continue
+        for call in ast.walk(test):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "lab.fault":
+                # a name is a parameter of the test: its values stand in the decorator
+                named = [call.args[0]] if isinstance(call.args[0], ast.Constant) else test.decorator_list
+                found |= {str(n.value) for part in named for n in ast.walk(part) if isinstance(n, ast.Constant)}
+    return found
+
+
+def test_every_fault_of_the_lab_has_an_asserted_outcome_here() -> None:
     """Read from the lab's own list: a new kind of fault needs a test in this file."""
     command = [sys.executable, "-m", "ispvm_lab", "fault", "kinds"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     kinds = {line.split()[0] for line in told.splitlines() if re.match(r"[a-z]", line)}
-    here = Path(__file__).read_text()
-    shown = set(re.findall(r'lab\.fault\(\s*"([a-z-]+)"', here)) | set(
-        re.findall(r'"(stall|drip|reset|garbage|fatal)"', here)
-    )
-    assert kinds - shown == {"password"}  # test_password_and_sessions gives a wrong one instead
-    assert shown <= kinds
+    # test_password_and_sessions gives a wrong one instead
+    assert kinds - asserted(Path(__file__).read_text()) == {"password"}
+
+
+def test_a_fault_without_an_asserted_outcome_would_be_missed() -> None:
+    test = 'async def test_it(lab):\n    await lab.fault("down", "R")\n'
+    assert asserted(test) == set()
+    assert asserted(test + "    assert await poll() is None\n") == {"down"}

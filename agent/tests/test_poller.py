@@ -9,7 +9,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import pytest
-from agent_fakes import PASSWORD, FakeRouter, rows, trap
+from agent_fakes import PASSWORD, FakeRouter, rows, taken, trap
 from ispvm_agent import config, poller
 from ispvm_agent.collectors.base import Attributes
 from ispvm_agent.outbox import Outbox
@@ -43,7 +43,7 @@ class Rig:
         self.poller._due = dict.fromkeys(self.poller._due, 0.0)
         self.poller._next_try = 0.0
         await self.poller.poll()
-        self.batches = self.outbox.take()
+        self.batches = taken(self.outbox)
         return {poll.entity_type: poll for batch in self.batches for poll in batch.polls}
 
     @property
@@ -260,7 +260,7 @@ async def test_backoff_is_cut_short_when_ping_returns() -> None:
         assert router.connections == 0
         rig.prober.targets["127.0.0.1"].up = True
         await rig.poller.poll()
-        rig.batches = rig.outbox.take()
+        rig.batches = taken(rig.outbox)
     assert router.connections == 1
     columns = [poll.columns for batch in rig.batches for poll in batch.polls if poll.entity_type == "device"]
     assert [(c["device.up"], c["device.api.up"]) for c in columns] == [([False], [False]), ([True], [True])]

@@ -32,13 +32,12 @@ def fill(directory: Path, hours: int) -> list[UUID]:
         for hour in range(hours):
             ts = BEGIN + hour * HOUR
             outbox.add(ingest.Poll(device, ts, "device", {"device.api.up": [True], "device.cpu_pct": [7]}))
-            (batch,) = outbox.take()
-            spool.append(batch.id, outbox.encode(batch), ts)
-            ids.append(batch.id)
+            batches = outbox.take()
+            spool.append(batches, ts)
+            ids.append(batches[0][0])
     spool.max_bytes = spool.depth().bytes * 2 // 3
-    spool.append(uuid4(), b"", BEGIN + hours * HOUR)
-    stored = spool.next(0)
-    assert stored is not None
+    spool.append([(uuid4(), b"")], BEGIN + hours * HOUR)
+    (stored,) = spool.next(0)
     spool.set_aside(stored, "HTTP 422: polls[0]: bad; fix")
     spool._db.execute("delete from batch where body = ?", (b"",))
     spool.close()

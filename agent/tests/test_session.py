@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import ssl
 from pathlib import Path
@@ -289,6 +290,20 @@ def router_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
 def fingerprint(certificate: trustme.LeafCert) -> str:
     der = ssl.PEM_cert_to_DER_cert(certificate.cert_chain_pems[0].bytes().decode())
     return hashlib.sha256(der).hexdigest()
+
+
+def test_routers_judged_alike_share_what_is_loaded(ca: trustme.CA, tmp_path: Path) -> None:
+    """The system's authorities take 850 kB: a thousand routers must not load them a thousand times."""
+    system = [module.tls_context(Target(f"192.0.2.{number}", 8729, "ca")) for number in (1, 2)]
+    assert system[0] is system[1]
+    assert module.tls_context(Target("192.0.2.1", 8729, "anonymous")) is not system[0]
+    path = tmp_path / "ca.crt"
+    ca.cert_pem.write_to_path(str(path))
+    target = Target("192.0.2.1", 8729, "ca", ca_file=str(path))
+    before = module.tls_context(target)
+    assert module.tls_context(target) is before
+    os.utime(path, ns=(1, 1))  # replaced
+    assert module.tls_context(target) is not before
 
 
 async def test_tls_by_ca(ca: trustme.CA, certificate: trustme.LeafCert, tmp_path: Path) -> None:

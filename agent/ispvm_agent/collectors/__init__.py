@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from ispvm_agent.collectors.base import Collector, Version
 from ispvm_agent.collectors.bgp import Bgp
-from ispvm_agent.collectors.counts import Connections, DhcpLeases, Pools, PppSessions, Queues, Users
+from ispvm_agent.collectors.counts import Pools, PppSessions, Queues
+from ispvm_agent.collectors.facts import facts
 from ispvm_agent.collectors.history import History
 from ispvm_agent.collectors.interfaces import Interfaces
 from ispvm_agent.collectors.listings import BFD, NETWATCH, Listed
 from ispvm_agent.collectors.ospf import Ospf
 from ispvm_agent.collectors.ports import Ethernet, Lte, Neighbors, radios
-from ispvm_agent.collectors.system import (
-    Clock,
-    DeviceMode,
-    Health,
-    Identity,
-    Ntp,
-    Packages,
-    Resource,
-    Routerboard,
-)
+from ispvm_agent.collectors.system import Clock, Health, Ntp
 
 SEEN = ((6, 49), (7, 24))  # the versions whose fields are known: docs/reference/compatibility-routeros.md
 
@@ -34,8 +26,9 @@ def unseen(version: Version) -> str:
 
 def catalogue() -> list[Collector]:
     """A fresh set of collectors for one router."""
+    menus = facts()
     return [
-        Resource(), Interfaces(), Clock(), Bgp(), Ospf(), Listed(BFD), PppSessions(), DhcpLeases(), Connections(),
-        Health(), Listed(NETWATCH), Ethernet(), *radios(), Lte(), Neighbors(), Pools(), Queues(), Users(),
-        Ntp(), Identity(), Routerboard(), Packages(), DeviceMode(), History(),
+        menus.pop("resource"), Interfaces(), Clock(), Bgp(), Ospf(), Listed(BFD), PppSessions(), Health(),
+        Listed(NETWATCH), Ethernet(), *radios(), Lte(), Neighbors(), Pools(), Queues(), Ntp(), *menus.values(),
+        History(),
     ]  # fmt: skip

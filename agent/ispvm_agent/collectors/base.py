@@ -117,6 +117,12 @@ class Collector(Protocol):
         """Take back what `learned` gave."""
 
 
+def since(version: Version, menus: Mapping[Version, Command | None]) -> tuple[Command, ...]:
+    """The command of a version: of the newest entry that is not newer; none before the first, or where it is None."""
+    known = [command for first, command in sorted(menus.items()) if first <= version]
+    return (known[-1],) if known and known[-1] is not None else ()
+
+
 def present(metrics: dict[str, Value]) -> dict[str, Value]:
     """Those that have a value."""
     return {name: value for name, value in metrics.items() if value is not None}

@@ -10,9 +10,9 @@ from ispvm_contract.registry import registry
 
 from ispvm_agent.collectors.base import (
     Attributes,
+    Changes,
     Entity,
     Findings,
-    Happening,
     Moment,
     Replies,
     Stateless,
@@ -127,7 +127,7 @@ class Bgp(Stateless):
 
     def __init__(self) -> None:
         """No state to compare with yet."""
-        self._states: dict[str, str | None] = {}
+        self._changes = Changes("bgp.peer.state.changed", "bgp_peer", "critical")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One menu on v6, two on v7."""
@@ -144,9 +144,8 @@ class Bgp(Stateless):
         by_key: dict[str, Peer] = {}
         for peer in peers:
             by_key[unique(peer.name, peer.remote, by_key)] = peer
-        found = Findings()
+        found = Findings(events=self._changes.note({key: peer.state for key, peer in by_key.items()}))
         if not by_key:
-            self._states = {}
             return found
         columns: dict[str, list[Value]] = {
             "bgp.peer.up": [None if p.state is None else p.state == "established" for p in by_key.values()],
@@ -158,10 +157,4 @@ class Bgp(Stateless):
         for key, peer in by_key.items():
             attributes: Attributes = {"remote_address": peer.remote, "remote_as": peer.remote_as}
             found.entities.append(Entity("bgp_peer", key, peer.name, attributes))
-            before = self._states.get(key)
-            if before is not None and peer.state is not None and before != peer.state:
-                found.events.append(
-                    Happening("bgp.peer.state.changed", "bgp_peer", "critical", key, before, peer.state)
-                )
-        self._states = {key: peer.state for key, peer in by_key.items()}
         return found

@@ -1,4 +1,4 @@
-"""Sessions, leases, connections, queues, pools, users: how many. No subscriber or user is ever named."""
+"""PPP sessions, queues and pools: how many. No subscriber is ever named."""
 
 from __future__ import annotations
 
@@ -19,15 +19,9 @@ from ispvm_agent.collectors.base import (
     present,
     unique,
 )
+from ispvm_agent.collectors.facts import counted
 from ispvm_agent.routeros import values
 from ispvm_agent.routeros.commands import Aimed, Command, Question
-from ispvm_agent.routeros.session import Reply
-
-
-def counted(reply: Reply) -> int | None:
-    """The number in `!done`."""
-    told = reply.ret or ""
-    return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
 class PppSessions(Stateless):
@@ -57,40 +51,6 @@ class PppSessions(Stateless):
             found.device["pppoe.sessions.churn_per_min"] = round(abs(count - self._before[1]) / minutes, 2)
         self._before = (reply.midpoint, count)
         return found
-
-
-class DhcpLeases(Stateless):
-    """Bound DHCP leases."""
-
-    name = "dhcp"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("dhcp.leases.active",)
-
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """A count."""
-        return (Command.DHCP_COUNT,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """The count."""
-        count = counted(replies[Command.DHCP_COUNT])
-        return Findings(device={} if count is None else {"dhcp.leases.active": count})
-
-
-class Connections(Stateless):
-    """Tracked connections of the firewall."""
-
-    name = "connections"
-    tier: Tier = "medium"
-    publishes: tuple[str, ...] = ("device.firewall.connections",)
-
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """A count."""
-        return (Command.CONNECTION_COUNT,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """The count."""
-        count = counted(replies[Command.CONNECTION_COUNT])
-        return Findings(device={} if count is None else {"device.firewall.connections": count})
 
 
 class Queues(Stateless):
@@ -166,21 +126,3 @@ class Pools(Stateless):
             return Findings()
         entities = [Entity("pool", name, name, {}) for name in pools]
         return Findings(tables=[Table("pool", list(pools), columns)], entities=entities)
-
-
-class Users(Stateless):
-    """How many people and programs are logged in: API sessions that only grow in number have leaked."""
-
-    name = "users"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("device.sessions.api", "device.sessions.people")
-
-    def ask(self, version: Version) -> tuple[Question, ...]:
-        """By which way each is logged in; not who."""
-        return (Command.USERS,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Two counts."""
-        ways = [values.text(row, "via") for row in replies[Command.USERS].rows]
-        programs = sum(way in ("api", "api-ssl", "rest-api") for way in ways)
-        return Findings(device={"device.sessions.api": programs, "device.sessions.people": len(ways) - programs})

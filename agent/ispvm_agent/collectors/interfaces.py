@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import gt, sub
+from typing import Any, TypeVar, cast
+
 from ispvm_contract.ingest import Quality, Value
 
 from ispvm_agent.collectors.base import (
+    Changes,
     Entity,
     Findings,
     Happening,
@@ -14,6 +19,7 @@ from ispvm_agent.collectors.base import (
     Table,
     Tier,
     Version,
+    filled,
     unique,
 )
 from ispvm_agent.routeros import values
@@ -33,10 +39,17 @@ _RATES = {"interface.rx_bps": "interface.rx_bytes_total", "interface.tx_bps": "i
 _MAX_BPS = 10**14
 _CLOCK_TOLERANCE = 2.5  # seconds by which uptime, printed in whole seconds, may differ from our interval
 _Column = list[int | None]
+_T = TypeVar("_T")
 
 
 def _rates(before: _Column, now: _Column, interval: float) -> list[Value]:
     """Bits a second; None where a value is missing or no port could carry so much."""
+    try:
+        rates = [round(moved * 8 / interval) for moved in map(sub, now, before)]
+        if min(rates, default=0) >= 0 and max(rates, default=0) <= _MAX_BPS:
+            return [*rates]
+    except TypeError:  # some are missing
+        pass
     return [
         rate
         if old is not None and new is not None and 0 <= (rate := round((new - old) * 8 / interval)) <= _MAX_BPS
@@ -47,8 +60,11 @@ def _rates(before: _Column, now: _Column, interval: float) -> list[Value]:
 
 def _fallen(before: _Column, now: _Column) -> list[int]:
     """Where a counter is below its last value."""
-    if before == now:
-        return []
+    try:
+        if not any(map(gt, before, now)):  # type: ignore[arg-type]
+            return []
+    except TypeError:  # some are missing
+        pass
     pairs = enumerate(zip(before, now, strict=True))
     return [place for place, (old, new) in pairs if old is not None and new is not None and new < old]
 
@@ -88,7 +104,9 @@ class Interfaces(Stateless):
         """Nothing to compare with yet."""
         self._keys: list[str] = []
         self._counters: dict[str, _Column] = {}
-        self._running: dict[str, bool | None] = {}
+        self._running: list[bool | None] = []
+        self._last: dict[str, tuple[str, list[Any]]] = {}  # by field: what was told, and what that means
+        self._changes = Changes("interface.oper.changed", "interface", "warning")
         self._as_told: list[list[str | None]] = []
         self._places: list[int] = []  # of the published rows among all
         self._described: dict[str, tuple[str, str]] = {}
@@ -108,11 +126,10 @@ class Interfaces(Stateless):
         interval, clocks_agree = self._interval(reply.midpoint, moment)
         found = Findings()
         keys = self._identify(reply, found)
-        told = {name: self._published(reply.column(name)) for name in (*_COUNTERS.values(), "running", "disabled")}
-        counters = {metric: values.integers(told[name]) for metric, name in _COUNTERS.items()}
+        counters = {metric: self._read(reply, name, values.integers) for metric, name in _COUNTERS.items()}
         before = self._before(keys)
         reset = {place for metric, column in counters.items() for place in _fallen(before[metric], column)}
-        running, disabled = values.booleans(told["running"]), values.booleans(told["disabled"])
+        running, disabled = (self._read(reply, name, values.booleans) for name in ("running", "disabled"))
         columns: dict[str, list[Value]] = {
             "interface.oper_up": [*running],
             "interface.admin_up": [None if off is None else not off for off in disabled],
@@ -127,10 +144,11 @@ class Interfaces(Stateless):
             found.events += [
                 Happening("interface.counter.reset", "interface", "info", keys[place]) for place in sorted(reset)
             ]
-        self._note_links(found, dict(zip(keys, running, strict=True)))
-        self._keys, self._counters = keys, counters
-        seen = {metric: column for metric, column in columns.items() if any(value is not None for value in column)}
-        if seen:
+        if running is not self._running or keys is not self._keys:
+            words = {True: "up", False: "down", None: None}
+            found.events += self._changes.note({key: words[up] for key, up in zip(keys, running, strict=True)})
+        self._keys, self._counters, self._running = keys, counters, running
+        if seen := filled(columns):
             quality: Quality = "good" if clocks_agree else "estimated"
             found.tables.append(Table("interface", keys, seen, interval, sorted(reset), quality))
         return found
@@ -149,8 +167,17 @@ class Interfaces(Stateless):
                 found.entities.append(Entity("interface", key, name, {"type": kind or None}))
         return [*places]
 
-    def _published(self, column: list[str | None]) -> list[str | None]:
-        return column if len(self._places) == len(column) else [column[place] for place in self._places]
+    def _read(self, reply: Reply, name: str, parse: Callable[[list[str | None]], list[_T]]) -> list[_T]:
+        """A field of the published rows, parsed anew only when it is told otherwise than last: most seldom change."""
+        column = reply.column(name)
+        if len(self._places) != len(column):
+            column = [column[place] for place in self._places]
+        if None in column:
+            return parse(column)
+        told, last = "\0".join((str(len(column)), *cast("list[str]", column))), self._last.get(name)
+        if last is None or last[0] != told:
+            last = self._last[name] = (told, parse(column))
+        return last[1]
 
     def _before(self, keys: list[str]) -> dict[str, _Column]:
         """The last poll's counters in the order of `keys`; None for an interface that was not there."""
@@ -177,12 +204,3 @@ class Interfaces(Stateless):
         by_router = moment.uptime - before_uptime
         agree = abs(by_router - interval) <= _CLOCK_TOLERANCE
         return (interval if agree else by_router), agree
-
-    def _note_links(self, found: Findings, running: dict[str, bool | None]) -> None:
-        words = {True: "up", False: "down"}
-        for key, now in running.items():
-            before = self._running.get(key)
-            if now is not before and before is not None and now is not None:
-                event = Happening("interface.oper.changed", "interface", "warning", key, words[before], words[now])
-                found.events.append(event)
-        self._running = running

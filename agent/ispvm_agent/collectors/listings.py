@@ -18,6 +18,7 @@ from ispvm_agent.collectors.base import (
     Tier,
     Version,
     filled,
+    since,
     unique,
 )
 from ispvm_agent.routeros import values
@@ -27,14 +28,12 @@ from ispvm_agent.routeros.values import Row
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A menu: its command on either version, what a row is called, what it tells, and the event of a change."""
+    """A menu: its command by version, what a row is called, what it tells, and the event of a change."""
 
     name: str
     tier: Tier
     entity_type: str
-    v6: Command
-    v7: Command
-    v7_since: Version
+    menus: Mapping[Version, Command | None]  # by the version from which on they exist
     key: Callable[[Row], str]  # "" leaves the row out
     told: Callable[[Row], str | None]  # the word of its state; None is unknown
     metrics: Mapping[str, Callable[[Row], Value]]
@@ -56,9 +55,7 @@ class Listed(Stateless):
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """The menu of this version."""
-        if version < (7, 0):
-            return (self.listing.v6,)
-        return (self.listing.v7,) if version >= self.listing.v7_since else ()
+        return since(version, self.listing.menus)
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of the rows that have a name."""
@@ -113,9 +110,7 @@ NETWATCH = Listing(
     name="netwatch",
     tier="medium",
     entity_type="netwatch",
-    v6=Command.NETWATCH_V6,
-    v7=Command.NETWATCH_V7,
-    v7_since=(7, 0),
+    menus={(6, 0): Command.NETWATCH_V6, (7, 0): Command.NETWATCH_V7},
     key=_netwatch_key,
     told=_word,
     metrics={
@@ -132,9 +127,7 @@ BFD = Listing(
     name="bfd",
     tier="medium",
     entity_type="bfd_session",
-    v6=Command.BFD_V6,
-    v7=Command.BFD_V7,
-    v7_since=(7, 11),
+    menus={(6, 0): Command.BFD_V6, (7, 0): None, (7, 11): Command.BFD_V7},
     key=lambda row: values.text(row, "remote-address") or values.text(row, "address"),
     told=_word,
     metrics={"bfd.session.up": _up, "bfd.session.uptime_seconds": lambda row: values.duration(row.get("uptime"))},

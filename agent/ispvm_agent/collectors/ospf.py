@@ -9,15 +9,16 @@ from ispvm_contract.ingest import Value
 from ispvm_contract.registry import registry
 
 from ispvm_agent.collectors.base import (
+    Changes,
     Entity,
     Findings,
-    Happening,
     Moment,
     Replies,
     Stateless,
     Table,
     Tier,
     Version,
+    since,
     unique,
 )
 from ispvm_agent.routeros import values
@@ -52,11 +53,11 @@ class Ospf(Stateless):
     def __init__(self) -> None:
         """Nobody is expected yet."""
         self._expected: dict[str, dict[str, Any]] = {}  # key -> attributes, and "seen": epoch seconds
-        self._states: dict[str, str | None] = {}
+        self._changes = Changes("ospf.neighbor.state.changed", "ospf_neighbor", "critical")
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One menu; v6 also tells who is the designated router."""
-        return (Command.OSPF_V7,) if version >= (7, 0) else (Command.OSPF_V6,)
+        return since(version, {(6, 0): Command.OSPF_V6, (7, 0): Command.OSPF_V7})
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of all expected neighbours, keyed by router id and the interface they are seen on."""
@@ -86,12 +87,7 @@ class Ospf(Stateless):
         for key in keys:
             about = {name: value for name, value in self._expected[key].items() if name != "seen"}
             found.entities.append(Entity("ospf_neighbor", key, str(about["router_id"]), about))
-            before, state = self._states.get(key), states[key]
-            if before is not None and state is not None and before != state:
-                found.events.append(
-                    Happening("ospf.neighbor.state.changed", "ospf_neighbor", "critical", key, before, state)
-                )
-        self._states = states
+        found.events = self._changes.note(states)
         return found
 
     def learned(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ispvm_agent.collectors.base import (
     Tier,
     Version,
     filled,
+    since,
 )
 from ispvm_agent.collectors.interfaces import keyed, keys_by_name
 from ispvm_agent.routeros import values
@@ -144,21 +145,19 @@ class Radio(Stateless):
     tier: Tier = "medium"
     publishes: tuple[str, ...] = ("radio.clients", "radio.signal_dbm", "radio.signal_worst_dbm")
 
-    def __init__(self, name: str, types: tuple[str, ...], menus: dict[Version, Command]) -> None:
+    def __init__(self, name: str, types: tuple[str, ...], menus: dict[Version, Command | None]) -> None:
         """A wireless stack: the interface types of its radios, and from which version on it has which menu."""
         self.name = name
         self._types = types
         self._menus = menus
-        self.later: tuple[Command, ...] = tuple(menus.values())
+        self.later: tuple[Command, ...] = tuple(filter(None, menus.values()))
         self._there = False  # nothing is asked of a stack that has no radio here
         self.hurry = False
 
     def ask(self, version: Version) -> tuple[Question, ...]:
         """The radios are interfaces, which are asked for anyhow; where there are any, the menu of clients too."""
-        menu = next((command for since, command in reversed(self._menus.items()) if version >= since), None)
-        if menu is None:
-            return ()
-        return (Command.INTERFACES, menu) if self._there else (Command.INTERFACES,)
+        menu = since(version, self._menus)
+        return (Command.INTERFACES, *(menu if self._there else ())) if menu else ()
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of radios; one without clients has 0 of them and no signal."""
@@ -236,7 +235,7 @@ class Neighbors(Stateless):
 
 def radios() -> list[Radio]:
     """The three wireless stacks of RouterOS; a router has one, or two at the same time."""
-    wifi = {(7, 1): Command.WIFIWAVE2_CLIENTS, (7, 13): Command.WIFI_CLIENTS}
+    wifi: dict[Version, Command | None] = {(7, 1): Command.WIFIWAVE2_CLIENTS, (7, 13): Command.WIFI_CLIENTS}
     return [
         Radio("wireless", ("wlan",), {(0, 0): Command.WIRELESS_CLIENTS}),
         Radio("wifi", ("wifi", "wifiwave2"), wifi),

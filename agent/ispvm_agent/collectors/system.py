@@ -1,4 +1,4 @@
-"""The router itself: resources, identity, health sensors, clock and NTP."""
+"""The router's health sensors, its clock and NTP."""
 
 from __future__ import annotations
 
@@ -16,129 +16,13 @@ from ispvm_agent.collectors.base import (
     Version,
     filled,
     present,
+    since,
 )
+from ispvm_agent.collectors.facts import ALWAYS, first
 from ispvm_agent.routeros import values
-from ispvm_agent.routeros.commands import Command, Question
-from ispvm_agent.routeros.session import Reply
+from ispvm_agent.routeros.commands import Command
 
 _CLOCK_LOST_BEFORE = 2000  # a router without a battery starts in 1970
-
-
-def first(reply: Reply) -> values.Row:
-    """The only row of a menu that has one; empty when there is none."""
-    return reply.rows[0] if reply.rows else {}
-
-
-class Resource(Stateless):
-    """CPU, memory, disk, uptime, version."""
-
-    name = "resource"
-    tier: Tier = "fast"
-    publishes: tuple[str, ...] = (
-        "device.uptime_seconds", "device.cpu_pct", "device.mem_total_bytes", "device.mem_used_bytes",
-        "device.disk_free_bytes", "routeros", "architecture", "model",
-    )  # fmt: skip
-
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """One row on every version."""
-        return (Command.RESOURCE,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Device metrics, and what the router says of its build."""
-        row = first(replies[Command.RESOURCE])
-        total, free = values.integer(row, "total-memory"), values.integer(row, "free-memory")
-        about = {"routeros": "version", "architecture": "architecture-name", "model": "board-name"}
-        found = Findings(about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))})
-        found.device = present(
-            {
-                "device.uptime_seconds": moment.uptime,
-                "device.cpu_pct": values.number(row, "cpu-load"),
-                "device.mem_total_bytes": total,
-                "device.mem_used_bytes": None if total is None or free is None else total - free,
-                "device.disk_free_bytes": values.integer(row, "free-hdd-space"),
-            }
-        )
-        return found
-
-
-class Identity(Stateless):
-    """The name the router gives itself."""
-
-    name = "identity"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("identity",)
-
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """One row."""
-        return (Command.IDENTITY,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Its name, only ever a text."""
-        name = values.text(first(replies[Command.IDENTITY]), "name")
-        return Findings(about={"identity": name} if name else {})
-
-
-class Routerboard(Stateless):
-    """Model and serial number, and whether a firmware waits for a reboot; virtual routers have none of it."""
-
-    name = "routerboard"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("model", "serial", "device.firmware.upgrade_pending")
-
-    def ask(self, version: Version) -> tuple[Command, ...]:
-        """One row; some virtual builds have no such menu."""
-        return (Command.ROUTERBOARD,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Model and serial number where there are any."""
-        row = first(replies[Command.ROUTERBOARD])
-        about = {"model": "model", "serial": "serial-number"}
-        now, then = row.get("current-firmware"), row.get("upgrade-firmware")
-        return Findings(
-            about={ours: said for ours, theirs in about.items() if (said := values.text(row, theirs))},
-            device=present({"device.firmware.upgrade_pending": now != then if now and then else None}),
-        )
-
-
-class Packages(Stateless):
-    """Installed packages, and whether all are of one version."""
-
-    name = "packages"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("device.packages.enabled", "device.packages.versions")
-
-    def ask(self, version: Version) -> tuple[Question, ...]:
-        """A row a package."""
-        return (Command.PACKAGES,)
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Newer versions also list what could be installed (`available`): not counted."""
-        enabled = [
-            values.text(row, "version")
-            for row in replies[Command.PACKAGES].rows
-            if not values.boolean(row, "disabled") and not values.boolean(row, "available")
-        ]
-        if not enabled:
-            return Findings()
-        versions = len({version for version in enabled if version})
-        return Findings(device={"device.packages.enabled": len(enabled), "device.packages.versions": versions})
-
-
-class DeviceMode(Stateless):
-    """Whether RouterOS 7 found something suspicious in its configuration and says "flagged"."""
-
-    name = "device-mode"
-    tier: Tier = "slow"
-    publishes: tuple[str, ...] = ("device.flagged",)
-
-    def ask(self, version: Version) -> tuple[Question, ...]:
-        """One row, from 7 on."""
-        return (Command.DEVICE_MODE,) if version >= (7, 0) else ()
-
-    def publish(self, replies: Replies, moment: Moment) -> Findings:
-        """Absent where the router does not say."""
-        flagged = values.boolean(first(replies[Command.DEVICE_MODE]), "flagged")
-        return Findings(device=present({"device.flagged": flagged}))
 
 
 # What a sensor measures: by the unit that v7 gives it, else by the end of its name.
@@ -170,7 +54,7 @@ class Health(Stateless):
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """One row of named fields on v6, a row a sensor on v7."""
-        return (Command.HEALTH_V7,) if version >= (7, 0) else (Command.HEALTH_V6,)
+        return since(version, {ALWAYS: Command.HEALTH_V6, (7, 0): Command.HEALTH_V7})
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """A table of sensors; the router's own temperature is the board's sensor before the CPU's."""
@@ -251,7 +135,7 @@ class Ntp(Stateless):
 
     def ask(self, version: Version) -> tuple[Command, ...]:
         """v7 says so itself, v6 has to be judged by the age of its last update."""
-        return (Command.NTP_V7,) if version >= (7, 0) else (Command.NTP_V6,)
+        return since(version, {ALWAYS: Command.NTP_V6, (7, 0): Command.NTP_V7})
 
     def publish(self, replies: Replies, moment: Moment) -> Findings:
         """Synchronised or not; absent when the router does not say."""

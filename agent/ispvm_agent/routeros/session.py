@@ -9,7 +9,9 @@ import socket
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
+from pathlib import Path
 from typing import Literal
 
 from ispvm_agent.routeros.allowlist import SENTENCES
@@ -247,15 +249,21 @@ class Session(asyncio.Protocol):
 
 
 def tls_context(target: Target) -> ssl.SSLContext | None:
-    """How to speak TLS with this router; None for plain."""
+    """How to speak TLS with this router; None for plain. Raises OSError when its `ca_file` cannot be read."""
     if target.tls == "off":
         return None
-    if target.tls == "ca":
-        return ssl.create_default_context(cafile=target.ca_file)
+    return _tls_context(target.tls, target.ca_file, Path(target.ca_file).stat().st_mtime_ns if target.ca_file else 0)
+
+
+@lru_cache(maxsize=16)
+def _tls_context(tls: Tls, ca_file: str | None, changed: int) -> ssl.SSLContext:
+    """One for all routers that are judged alike: each holds its authorities in memory."""
+    if tls == "ca":
+        return ssl.create_default_context(cafile=ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    if target.tls == "anonymous":  # without a certificate RouterOS speaks only anonymous Diffie-Hellman
+    if tls == "anonymous":  # without a certificate RouterOS speaks only anonymous Diffie-Hellman
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers("ADH:@SECLEVEL=0")
     return context

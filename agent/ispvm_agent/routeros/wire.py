@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import repeat
-from operator import add
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 MAX_WORD_BYTES = 1 << 20
@@ -190,6 +188,12 @@ class Decoder:
             self._shapes[self._shape] = _pattern(self._shape)
 
 
+@cache
+def _value_lengths(prefix: int) -> dict[str, int]:
+    """How long the value of a word is that begins with so many characters, by the character of the word's length."""
+    return {chr(length): length - prefix for length in range(0x80)}
+
+
 def _alike(pattern: re.Pattern[str], shape: _Shape, text: str, at: int, as_sent: bool) -> tuple[Rows | None, int]:
     """The rows at `at` that have this shape, and where they end; None when there are none or not what they look like.
 
@@ -204,7 +208,7 @@ def _alike(pattern: re.Pattern[str], shape: _Shape, text: str, at: int, as_sent:
         at = match.end()
     lengths_and_values = list(zip(*found, strict=True))
     for prefix, lengths, values in zip(shape, lengths_and_values[::2], lengths_and_values[1::2], strict=False):
-        if [*map(ord, lengths)] != [*map(add, map(len, values), repeat(len(prefix)))]:
+        if [*map(len, values)] != [*map(_value_lengths(len(prefix)).get, lengths)]:
             return None, at
         if prefix != _TAG:
             columns[prefix[1:-1]] = values if as_sent else [*map(decode_text, values)]
