@@ -22,6 +22,7 @@ def config_file(settings: Settings, tmp_path: Path) -> Path:
     path.write_text(
         f'schema_version = 1\nenvironment = "demo"\npublic_url = "{settings.public_url}"\n[database]\n'
         + "".join(f'{n} = "{getattr(settings.database, n)}"\n' for n in ("dsn", "worker_dsn", "owner_dsn"))
+        + f'[storage]\ntimescaledb_edition = "{settings.storage.timescaledb_edition}"\n'
     )
     return path
 
