@@ -194,16 +194,16 @@ def _upkeep(platform: Platform) -> list[Advice]:
 
 
 def _job(job: Job, at: datetime) -> list[Advice]:
-    # Half a period of grace, so that a window is only missed when the next one is half way near; an hour for short ones.
+    # Half a period of grace, so that only a whole missed window counts; an hour for short ones.
     late = max(job.every_s * 1.5, 3600)
     age = (at - job.last_success).total_seconds() if job.last_success else None
-    if age is None and not job.last_failed or age is not None and age <= late:
+    if (age is None and not job.last_failed) or (age is not None and age <= late):
         return []  # not yet due for the first time, or well
     when = "never succeeded" if age is None else f"last succeeded {age / 3600:.0f} h ago"
     problem = f"The job {job.name} {when} ({job.failures} failures). {job.error or ''}".rstrip()
     fix = (
-        "It is tried again when the window opens. If it stays: select * from timescaledb_information.job_errors, and see"
-        " that timescaledb.max_background_workers is not 0."
+        "It is tried again when the window opens. If it stays: select * from timescaledb_information.job_errors, and"
+        " see that timescaledb.max_background_workers is not 0."
     )
     return [Advice("warning", "upkeep", problem, fix)]
 
