@@ -64,7 +64,7 @@ def test_an_edited_or_unknown_migration_is_refused(settings: Settings, monkeypat
 @pytest.mark.host
 def test_an_edition_that_is_not_installed_is_refused(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config_file.write_text(config_file.read_text().replace('edition = "apache"', 'edition = "community"'))
-    assert run(config_file, "migrate") == 2
+    assert run(config_file, "migrate") == 3
     said = capsys.readouterr().err
     assert "storage.timescaledb_edition is community, but this database runs TimescaleDB 2." in said
     assert "timescaledb.license = 'apache'" in said
