@@ -7,7 +7,7 @@ alter table event no force row level security, disable row level security;
 alter table rollup_1d no force row level security, disable row level security;
 revoke all on event, rollup_1d, rollup_1h, incident_count from ispvm;
 
--- Samples are packed already: compressing them as well would win a fifth and make a chart ten times slower
+-- Samples are packed already: compressing them as well would win a fifth and make charts slower
 -- (docs/decisions/0037-what-the-community-edition-compresses.md).
 alter table event set (timescaledb.compress, timescaledb.compress_segmentby = 'tenant_id',
     timescaledb.compress_orderby = 'ts, id');
