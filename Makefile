@@ -22,7 +22,7 @@ demo-stop:  ## remove every trace of the demo
 	@$(PYTHON) ci/testhost.py purge
 
 .PHONY: test
-test: lint test-unit test-integration test-roles  ## everything: lint, unit, integration on the test host, Molecule
+test: lint test-unit test-integration test-community test-roles  ## everything: lint, unit, integration on the test host, Molecule
 
 .PHONY: test-fast
 test-fast: assets  ## lint of the Python and unit tests: an answer in a minute
@@ -44,6 +44,10 @@ test-unit: assets  ## tests that need no database and no host (ROOM="agent lab" 
 .PHONY: test-integration
 test-integration: assets  ## the server against the PostgreSQL that the roles install
 	@ci/integration
+
+.PHONY: test-community
+test-community: assets  ## the server against the community edition of TimescaleDB (in WebAssembly, from npm)
+	@ci/community
 
 .PHONY: test-roles
 test-roles: bootstrap wheelhouse  ## Molecule: every role and the whole appliance (ROLE=name for one)

@@ -7,7 +7,7 @@ import pytest
 from ispvm import settings
 from ispvm.health import metrics
 from ispvm.health.advice import Advice, advise
-from ispvm.health.platform import AgentLag, Chunk, Hypertable, Platform, PoolUse, Statement, Table, sum_up
+from ispvm.health.platform import AgentLag, Chunk, Hypertable, Job, Platform, PoolUse, Statement, Table, sum_up
 from ispvm.settings import Retention, SettingsError
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -50,6 +50,18 @@ def only(platform: Platform, *agents: AgentLag) -> Advice:
     return advice
 
 
+def job(hours_ago: float | None, **values: object) -> Job:
+    last = None if hours_ago is None else NOW - timedelta(hours=hours_ago)
+    made = Job("job_retention", 86400.0, last, True, 2, NOW, "outside the window")
+    return dataclasses.replace(made, **values)  # type: ignore[arg-type]
+
+
+def test_a_job_that_is_on_time_or_has_never_been_due_calls_for_nothing() -> None:
+    for one in (job(35), job(None, last_failed=False, failures=0), job(0.9, every_s=300.0)):
+        assert advise(change(jobs=[one]), RETENTION) == []
+    assert only(change(jobs=[job(1.1, every_s=300.0)])).topic == "upkeep"
+
+
 def test_numbers_that_are_fine_call_for_nothing() -> None:
     assert advise(FINE, RETENTION, [AgentLag("t", "pop", 12.0, 20.0, 0, 0)]) == []
 
@@ -66,6 +78,8 @@ def test_numbers_that_are_fine_call_for_nothing() -> None:
         (change(wal_bytes=2 * GIB + 1), "wal", ["2.0 GiB", "1.0 GiB", "pg_replication_slots"]),
         (change(oldest_due=NOW - timedelta(seconds=121)), "rollup", ["3 hours", "2 min", "ispvm-worker"]),
         (change(last_upkeep=NOW - timedelta(hours=37)), "upkeep", ["37 h", "ispvm-upkeep.timer"]),
+        (change(jobs=[job(37)]), "upkeep", ["job_retention", "37 h", "2 failures", "outside the window"]),
+        (change(jobs=[job(None)]), "upkeep", ["job_retention", "never succeeded"]),
         (change(pools=[PoolUse("ispvm", 16, 9, 0.5, 20, 0)]), "pool", ["9 clients", "0.5 s", "20 connections"]),
         (change(pool_free=0, pool_waiting=3), "pool", ["3 requests", "16 connections"]),
         (

@@ -48,8 +48,19 @@ def test_rendered_as_the_golden_file(rendered: Path, name: str) -> None:
     assert (rendered / name).read_text() == (GOLDEN / name).read_text()
 
 
-def test_every_size_has_both_files() -> None:
-    assert {f"{size}.{name}" for size in MEGABYTES for name in ("50-ispvm.conf", "pgbouncer.ini")} == set(FILES)
+def test_every_size_has_both_files_and_every_edition_its_own() -> None:
+    sizes = {f"{size}.{name}" for size in MEGABYTES for name in ("50-ispvm.conf", "pgbouncer.ini")}
+    assert sizes | {f"{edition}.60-timescaledb.conf" for edition in ("apache", "community")} == set(FILES)
+
+
+def test_an_edition_has_its_own_licence_and_its_jobs_fit_into_the_processes() -> None:
+    assert "timescaledb.license" not in (GOLDEN / "apache.60-timescaledb.conf").read_text()
+    community = (GOLDEN / "community.60-timescaledb.conf").read_text()
+    assert "timescaledb.license = 'timescale'" in community
+    workers = re.findall(r"^timescaledb.max_background_workers = (\d+)", community, re.MULTILINE)
+    for size in MEGABYTES:
+        most = settings((GOLDEN / f"{size}.50-ispvm.conf").read_text())["max_worker_processes"]
+        assert [int(n) < int(most) for n in workers] == [True], size
 
 
 @pytest.mark.parametrize("size", MEGABYTES)

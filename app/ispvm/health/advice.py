@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
-from ispvm.health.platform import AgentLag, Platform, landing_tables
+from ispvm.health.platform import AgentLag, Job, Platform, landing_tables
 from ispvm.settings import Retention
 from ispvm.store.upkeep import LANDING_DAYS
 
@@ -47,6 +47,7 @@ def advise(platform: Platform, retention: Retention, agents: list[AgentLag] | No
         *_pools(platform),
         *_rollups(platform),
         *_upkeep(platform),
+        *(advice for job in platform.jobs for advice in _job(job, platform.at)),
         *_statements(platform),
         *(advice for agent in agents or [] for advice in _agent(agent)),
     ]
@@ -190,6 +191,21 @@ def _upkeep(platform: Platform) -> list[Advice]:
     hours = (platform.at - platform.last_upkeep).total_seconds() / 3600
     problem = f"The last upkeep was {hours:.0f} h ago: nothing older than retention allows is dropped."
     return [Advice("warning", "upkeep", problem, "See why: systemctl status ispvm-upkeep.timer ispvm-upkeep.service.")]
+
+
+def _job(job: Job, at: datetime) -> list[Advice]:
+    # Half a period of grace, so that only a whole missed window counts; an hour for short ones.
+    late = max(job.every_s * 1.5, 3600)
+    age = (at - job.last_success).total_seconds() if job.last_success else None
+    if (age is None and not job.last_failed) or (age is not None and age <= late):
+        return []  # not yet due for the first time, or well
+    when = "never succeeded" if age is None else f"last succeeded {age / 3600:.0f} h ago"
+    problem = f"The job {job.name} {when} ({job.failures} failures). {job.error or ''}".rstrip()
+    fix = (
+        "It is tried again when the window opens. If it stays: select * from timescaledb_information.job_errors, and"
+        " see that timescaledb.max_background_workers is not 0."
+    )
+    return [Advice("warning", "upkeep", problem, fix)]
 
 
 def _statements(platform: Platform) -> list[Advice]:

@@ -61,6 +61,15 @@ class _Once(Collector):
             ("wait_seconds", "The longest wait.", [([u.user], u.max_wait_s) for u in p.pools]),
         ):
             yield _family(f"ispvm_pgbouncer_{name}", text, ["user"], values)
+        for name, text, values in (
+            (
+                "last_success_timestamp_seconds",
+                "When a job of the community edition last succeeded.",
+                [([j.name], j.last_success.timestamp()) for j in p.jobs if j.last_success],
+            ),
+            ("failures", "How often it failed, such as outside its window.", [([j.name], j.failures) for j in p.jobs]),
+        ):
+            yield _family(f"ispvm_job_{name}", text, ["job"], values)
         who = ["tenant", "agent"]
         for name, text, ages in (
             ("heartbeat_age_seconds", "Since its last heartbeat.", [(a, a.heartbeat_age_s) for a in self._agents]),

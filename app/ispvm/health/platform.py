@@ -93,6 +93,19 @@ class AgentLag:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """One of the community edition's jobs: how often it is due, and how it went."""
+
+    name: str
+    every_s: float
+    last_success: datetime | None
+    last_failed: bool
+    failures: int
+    next_start: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """Everything at one moment. Disk and memory are None where they cannot be read."""
 
@@ -110,6 +123,7 @@ class Platform:
     hypertables: list[Hypertable] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     pools: list[PoolUse] = field(default_factory=list)
     pool_size: int = 0
     pool_free: int = 0
@@ -197,6 +211,9 @@ async def read_platform(pool: Pool, settings: Settings, now: datetime) -> Platfo
                 "select * from upkeep_tables(%s)", [MOST_TABLES]
             )
         ).fetchall()
+        jobs = await (
+            await connection.cursor(row_factory=class_row(Job)).execute("select * from upkeep_jobs()")
+        ).fetchall()
         statements = await (
             await connection.cursor(row_factory=class_row(Statement)).execute(
                 "select * from upkeep_statements(%s)", [MOST_STATEMENTS]
@@ -212,6 +229,7 @@ async def read_platform(pool: Pool, settings: Settings, now: datetime) -> Platfo
         hypertables=sum_up(chunks, now),
         tables=[one for one in tables if one.dead],
         statements=statements,
+        jobs=jobs,
         pools=await _pgbouncer(settings),
         pool_size=stats.get("pool_max", 0),
         pool_free=stats.get("pool_available", 0) + stats.get("pool_max", 0) - stats.get("pool_size", 0),

@@ -113,14 +113,6 @@ async def top(
     return await cursor.fetchall()
 
 
-# What begins an incident: only the change for the worse counts, and each once.
-_BAD = (
-    "(e.name in ('device.reachable.changed', 'device.api.changed') and e.new = 'down'"
-    " or e.name = 'bgp.peer.state.changed' and e.old = 'established'"
-    " or e.name = 'ospf.neighbor.state.changed' and e.old = 'full')"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Day:
     """What went wrong on one day, by kind."""
@@ -143,9 +135,9 @@ async def incidents_a_day(connection: Connection, first: date, days: int, zone: 
     A day without any is there, with zeros.
     """
     rows = await connection.execute(
-        "select (e.ts at time zone %(zone)s)::date as day, e.name, count(*) from event e"  # noqa: S608  # a constant
-        " where e.tenant_id = current_tenant() and e.ts >= %(first)s::timestamp at time zone %(zone)s"
-        f" and e.ts < %(last)s::timestamp at time zone %(zone)s and {_BAD} group by 1, 2 limit 10000",
+        "select (begin at time zone %(zone)s)::date as day, name, sum(n)::bigint from incident_count"
+        " where tenant_id = current_tenant() and begin >= %(first)s::timestamp at time zone %(zone)s"
+        " and begin < %(last)s::timestamp at time zone %(zone)s group by 1, 2 limit 10000",
         {"zone": zone, "first": first, "last": first + timedelta(days=days)},
     )
     counts: dict[tuple[date, str], int] = {(day, name): count async for day, name, count in rows}

@@ -11,6 +11,7 @@ from ispvm_contract.registry import registry
 from psycopg import sql
 
 from ispvm.settings import Settings
+from ispvm.store import edition
 from ispvm.store.columns import landing_types, table
 
 # Any constant will do, as long as every release uses the same one.
@@ -43,10 +44,11 @@ def migrations() -> list[Migration]:
 
 
 def migrate(settings: Settings) -> bool:
-    """Apply what is missing and record environment, metrics and chunk interval. Returns whether anything changed.
+    """Apply what is missing, bring the edition's part, and record environment, metrics and chunk interval. Returns
+    whether anything changed.
 
-    Raises MigrationError when an applied file was edited, the database is newer than this release, or the database is
-    marked with another environment that may not change.
+    Raises MigrationError when an applied file was edited, the database is newer than this release, runs another edition
+    of TimescaleDB, or is marked with another environment that may not change.
     """
     with psycopg.connect(settings.database.owner_dsn, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(%s)", [_LOCK])
@@ -55,6 +57,10 @@ def migrate(settings: Settings) -> bool:
             changed |= _record_environment(connection, settings.environment)
             changed |= _record_metrics(connection)
             changed |= _set_chunk_interval(connection, settings.storage.chunk_hours)
+        try:
+            changed |= edition.bring(connection, settings)
+        except edition.EditionError as error:
+            raise MigrationError(str(error)) from error
     return changed
 
 

@@ -14,6 +14,7 @@ from psycopg import sql
 from ispvm import logs
 from ispvm.settings import Settings
 from ispvm.store.columns import landing_types, table
+from ispvm.store.edition import LOCK_TIMEOUT, kept_days
 from ispvm.store.packing import often, pack, thinned, unpack
 
 log = structlog.get_logger("ispvm.upkeep")
@@ -22,8 +23,6 @@ LEDGER_DAYS = 30
 # Landing rows are packed within the hour; current values and the newest hours are read from them.
 LANDING_DAYS = 2
 BY_DAY = ("sample_day", "rollup_1d")
-# How long a lock may be waited for before a chunk that somebody reads is left for the next run.
-LOCK_TIMEOUT = "5s"
 
 
 def in_window(window: str, now: time) -> bool:
@@ -64,13 +63,9 @@ def _last_run(connection: psycopg.Connection) -> datetime | None:
 
 
 def _retention(connection: psycopg.Connection, settings: Settings) -> bool:
-    keep = settings.retention
-    days = {
-        **{table(entity_type): LANDING_DAYS for entity_type in landing_types()},
-        "sample_day": keep.rollup_1m_days,
-        "rollup_1d": keep.rollup_1h_days,
-        "event": keep.events_days,
-    }
+    days = {table(entity_type): LANDING_DAYS for entity_type in landing_types()}
+    if settings.storage.timescaledb_edition == "apache":  # the community edition's jobs do the rest
+        days |= kept_days(settings)
     changed = False
     for name, kept in days.items():
         chunks = connection.execute(

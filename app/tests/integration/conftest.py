@@ -50,6 +50,7 @@ def settings() -> Settings:
                 "owner_dsn": _dsn("OWNER"),
                 "pool_size": 4,
             },
+            "storage": {"timescaledb_edition": os.environ.get("ISPVM_TEST_EDITION", "apache")},
         },
         config.Settings,
     )

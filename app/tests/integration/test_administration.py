@@ -22,6 +22,7 @@ def config_file(settings: Settings, tmp_path: Path) -> Path:
     path.write_text(
         f'schema_version = 1\nenvironment = "demo"\npublic_url = "{settings.public_url}"\n[database]\n'
         + "".join(f'{n} = "{getattr(settings.database, n)}"\n' for n in ("dsn", "worker_dsn", "owner_dsn"))
+        + f'[storage]\ntimescaledb_edition = "{settings.storage.timescaledb_edition}"\n'
     )
     return path
 
@@ -58,6 +59,15 @@ def test_an_edited_or_unknown_migration_is_refused(settings: Settings, monkeypat
     monkeypatch.setattr(migration, "migrations", lambda: real[:-1])
     with pytest.raises(MigrationError, match="install a newer release"):
         migrate(settings)
+
+
+@pytest.mark.host
+def test_an_edition_that_is_not_installed_is_refused(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config_file.write_text(config_file.read_text().replace('edition = "apache"', 'edition = "community"'))
+    assert run(config_file, "migrate") == 3
+    said = capsys.readouterr().err
+    assert "storage.timescaledb_edition is community, but this database runs TimescaleDB 2." in said
+    assert "timescaledb.license = 'apache'" in said
 
 
 def test_production_never_becomes_anything_else(owner: psycopg.Connection, world: World) -> None:
@@ -180,7 +190,9 @@ def test_upkeep_drops_what_retention_no_longer_keeps(settings: Settings, owner: 
         " values (1, 1, now() - interval '300 days', gen_random_uuid(), 'x', 'info', 'device')"
     )
     assert upkeep(settings, now=True) is True
-    for table in ("poll_device", "event"):
+    # the community edition's jobs drop the history
+    tables = ("poll_device", "event") if settings.storage.timescaledb_edition == "apache" else ("poll_device",)
+    for table in tables:
         assert owner.execute(f"select count(*) from {table} where ts < now() - interval '200 days'").fetchone() == (0,)
     assert upkeep(settings, now=True) is False
 
@@ -196,6 +208,24 @@ def test_upkeep_waits_for_its_window(settings: Settings, owner: psycopg.Connecti
     assert owner.execute("select count(*) from upkeep_run").fetchone() == runs
 
 
+def test_a_missed_window_is_caught_up_and_said(
+    settings: Settings, owner: psycopg.Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    upkeep(settings, now=True)
+    assert "catching up" not in "".join(capfd.readouterr())
+    owner.execute("update upkeep_run set ended_at = ended_at - interval '40 hours'")
+    owner.execute(
+        "insert into poll_device (tenant_id, device_id, ts, source) values (1, 4, now() - interval '600 days', 'x')"
+    )
+    assert upkeep(settings, now=True) is True
+    said = "".join(capfd.readouterr())
+    assert "catching up: the last upkeep was long ago" in said
+    assert '"hours": 40' in said
+    old = "select count(*) from poll_device where ts < now() - interval '590 days'"
+    assert owner.execute(old).fetchone() == (0,)
+
+
+@pytest.mark.host
 def test_a_chunk_that_is_read_is_not_dropped_under_its_reader(
     settings: Settings, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

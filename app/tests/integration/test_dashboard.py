@@ -150,6 +150,7 @@ async def test_each_limit_refuses_by_its_name(world: World) -> None:
         assert answer.json()["fix"]
 
 
+@pytest.mark.host
 async def test_a_query_that_takes_too_long_is_ended_and_says_so(world: World) -> None:
     tenants.change(world.settings, world.tenant, {"statement_timeout_ms": 100})
     request, user = await _request(world)
@@ -160,6 +161,7 @@ async def test_a_query_that_takes_too_long_is_ended_and_says_so(world: World) ->
             await connection.execute("select pg_sleep(5)")
 
 
+@pytest.mark.host
 async def test_more_queries_at_once_than_allowed_are_refused_and_others_are_not_kept(world: World) -> None:
     tenants.change(world.settings, world.tenant, {"max_concurrent": 1})
     request, user = await _request(world)
@@ -192,6 +194,7 @@ def test_the_defaults_are_those_of_the_table(owner: psycopg.Connection) -> None:
     assert Budget(*row) == Budget()
 
 
+@pytest.mark.host
 async def test_the_command_changes_limits_and_refuses_what_is_not_one(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -350,6 +350,7 @@ async def test_no_more_batches_are_in_hand_at_once_than_the_limit(world: World) 
     assert gate.inside == 0
 
 
+@pytest.mark.host
 async def test_a_batch_that_the_database_cannot_take_in_time_comes_back_later(
     world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

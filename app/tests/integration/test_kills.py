@@ -28,6 +28,7 @@ from ispvm.inventory.agents import enroll
 from ispvm.inventory.seeds import apply
 from ispvm.settings import Settings
 
+pytestmark = pytest.mark.host
 ROOT = Path(__file__).parents[3]
 
 

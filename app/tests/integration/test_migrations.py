@@ -17,6 +17,7 @@ from ispvm.settings import Settings
 from ispvm.store.migrate import _apply, migrate, migrations
 from ispvm.store.rollup import roll_up
 
+pytestmark = pytest.mark.host
 REVISIONS = [m.name[:4] for m in migrations()]
 HBA = "/etc/postgresql/17/ispvm/pg_hba.conf"
 RULE = 'local "/^scratch_" ispvm_owner peer map=ispvm'

@@ -20,6 +20,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 from server_world import ORIGIN, World
 
+pytestmark = pytest.mark.host
 Case = schemathesis.Case[Any]
 Operation = APIOperation[Any, Any, Any, Any]
 # Examples an operation, the same ones each time: a run that finds something can be repeated.

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from ispvm.settings import Settings
 
+pytestmark = pytest.mark.host
 ROOMS = Path(__file__).parents[3]
 
 

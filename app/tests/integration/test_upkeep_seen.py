@@ -6,6 +6,7 @@ from datetime import timedelta
 import httpx
 import msgspec
 import psycopg
+import pytest
 from ispvm.health.platform import read_platform
 from server_world import ORIGIN, World
 
@@ -15,6 +16,7 @@ def scraper(world: World, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(world.app), base_url=ORIGIN, headers=headers)
 
 
+@pytest.mark.host
 async def test_the_numbers_are_those_of_the_database(world: World, owner: psycopg.Connection) -> None:
     await world.sent(world.feeder.batch([world.now() - timedelta(minutes=m) for m in (3, 2, 1)], sent_at=world.now()))
     found = await read_platform(world.app.state.pool, world.settings, world.now())
@@ -41,6 +43,7 @@ async def test_the_numbers_are_those_of_the_database(world: World, owner: psycop
     assert any("poll_interface" in one.statement for one in found.statements)
 
 
+@pytest.mark.host
 def test_statements_show_no_constants_and_no_other_kinds(world: World, owner: psycopg.Connection) -> None:
     # A statement that is not data manipulation keeps its constants: the statistics have it, the answer has not.
     owner.execute("comment on table metric is 'hunter2hunter2'")
