@@ -232,6 +232,11 @@ def test_an_error_in_a_row_does_not_follow_it_into_others() -> None:
     assert [fault.column for fault in made.faults] == ["latitude"]
 
 
+def test_all_that_is_wrong_with_a_row_is_said_at_once() -> None:
+    made = planned("device,interface,capacity\nCORE-9,sfp1,quick", "site,lat,lon\nNORTH,999,1")
+    assert [fault.column for fault in made.faults] == ["capacity", "device", "latitude", "site"]
+
+
 def test_the_digest_tells_plans_apart_by_what_they_show() -> None:
     text = "device,role\nCORE-1,core"
     later = inventory()

@@ -139,7 +139,7 @@ class _Planner:
                 else:
                     self.brought[sheet.name][key] = row
             for row, key in rows:
-                if key is not None and row.sound and self.brought[sheet.name][key] is row:
+                if key is not None and self.brought[sheet.name][key] is row:
                     self._row(sheet, row, key)
 
     def _fault(self, row: Row, column: str, problem: str, fix: str) -> None:
@@ -174,7 +174,7 @@ class _Planner:
             values = self._interface(row, values, item)
         else:
             values = self._link(row, values)
-        if len(self.made.faults) > before:
+        if len(self.made.faults) > before or not row.sound:
             return
         names = [name for name in sheet.header if name not in sheet.key]
         pairs = [(name, sheets.text(sheet, name, old), sheets.text(sheet, name, values)) for name in names]
@@ -184,7 +184,7 @@ class _Planner:
 
     def _check_new(self, sheet: Sheet, row: Row, key: Key) -> None:
         for name in sheet.needs:
-            if name not in row.values:
+            if name not in row.texts:
                 self._fault(row, name, f"is empty, and the {sheet.thing} is new", f"give {', '.join(sheet.needs)}")
         if other := self._near(sheet, key):
             self._fault(row, sheet.key[-1], f"differs from {' '.join(other)!r} in its case only", "write it like that")
@@ -206,7 +206,7 @@ class _Planner:
         self._fault(row, column, f"there is no {sheet.thing} {' '.join(key)!r} in the inventory or in these files", fix)
 
     def _site(self, row: Row, values: dict[str, Any]) -> dict[str, Any]:
-        missing = [name for name in ("latitude", "longitude") if values.get(name) is None]
+        missing = [n for n in ("latitude", "longitude") if values.get(n) is None and n not in row.texts]
         if len(missing) == 1:
             self._fault(row, missing[0], "is empty while the other coordinate is given", "give both or neither")
         return {"name": values["site"], **values}
