@@ -82,7 +82,7 @@ def _seed_apply(settings: Settings, arguments: argparse.Namespace) -> int:
     from ispvm.inventory.seeds import SeedRefusedError, apply
 
     try:
-        return _changed(apply(settings, arguments.file))
+        return _changed(apply(settings, arguments.file, arguments.history))
     except SeedRefusedError as error:
         raise CommandRefusedError(str(error)) from error
 
@@ -148,6 +148,14 @@ def _check_config(path: Path) -> int:
     return 0
 
 
+def _days(text: str) -> int:
+    """30d, or 30."""
+    number = text.removesuffix("d")
+    if not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days, such as 30d")
+    return int(number)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ispvm", description="ISPVisualMonitor server")
     parser.add_argument("--version", action="version", version=__version__)
@@ -194,6 +202,13 @@ def _parser() -> argparse.ArgumentParser:
     seeds = commands.add_parser("seed", help="demo and lab data").add_subparsers(dest="verb", required=True)
     apply = seeds.add_parser("apply", help="load a seed bundle into its own tenant (never in production)")
     apply.add_argument("file", type=Path)
+    apply.add_argument(
+        "--history",
+        type=_days,
+        default=0,
+        metavar="DAYS",
+        help="generate history before what was measured, such as 30d",
+    )
     apply.set_defaults(run=_seed_apply)
 
     inventory = commands.add_parser("inventory", help="sites, routers, ports and links as CSV files")

@@ -17,6 +17,7 @@ from typing import Literal
 from uuid import UUID
 
 from ispvm_contract.registry import Metric, registry
+from psycopg.types.range import Range
 from pydantic import BaseModel, Field
 
 from ispvm.refusal import RefusedError
@@ -74,6 +75,7 @@ class Series(BaseModel):
     p95_from: P95Source = Field(description="off by at most: samples 0.03 %, minute means 0.05 %, sketch 0.5 %")
     resets: list[int] = Field(description="places of buckets in which a counter went backwards")
     late: list[int] = Field(description="places of buckets with samples that an agent sent long after it took them")
+    generated: list[int] = Field(description="places of buckets that a seed made up: nobody measured them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Entity:
     device: UUID
     type: str
     key: str
+    generated: Range[datetime] | None  # the part of the tenant's history that a seed made up
     capacity_bps: int | None
 
 
@@ -101,7 +104,8 @@ def metric_of(name: str) -> Metric:
 async def find_entity(connection: Connection, device: UUID, entity_type: str, key: str) -> Entity:
     """The entity, if this tenant has it; otherwise 404, the same for one that another tenant has."""
     rows = await connection.execute(
-        "select e.id, d.id, d.uuid, e.type, e.key, e.capacity_bps from entity e join device d on d.id = e.device_id"
+        "select e.id, d.id, d.uuid, e.type, e.key, (select generated from tenant where id = d.tenant_id),"
+        " e.capacity_bps from entity e join device d on d.id = e.device_id"
         " where d.tenant_id = current_tenant() and d.uuid = %s and e.type = %s and e.key = %s",
         [device, entity_type, key],
     )
@@ -140,7 +144,16 @@ def _empty(entity: Entity, metric: Metric, step: int, start: datetime, end: date
         p95_from="samples",
         resets=[],
         late=[],
+        generated=_overlapping(entity.generated, first, count, step),
     )
+
+
+def _overlapping(part: Range[datetime] | None, first: int, count: int, step: int) -> list[int]:
+    """The places of `count` buckets, from bucket number `first`, that have a share in a part of time."""
+    if part is None or part.lower is None or part.upper is None:
+        return []
+    begin, end = math.floor(part.lower.timestamp() / step), math.ceil(part.upper.timestamp() / step)
+    return list(range(max(begin - first, 0), min(end - first, count)))
 
 
 def _places(series: Series, seconds: Iterable[int]) -> list[int]:

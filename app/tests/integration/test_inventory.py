@@ -54,7 +54,12 @@ async def test_what_was_shown_is_imported_at_once_and_only_then(world: World) ->
     before = await exported(world)
     page = await checked(world, files(world))
     assert page.status_code == 200, page.text
-    for words in ("devices.csv:2", "<del>10G</del> → <ins>20G</ins>", f"<del>{world.seed.sites[0].name}</del>", "Import exactly this"):
+    for words in (
+        "devices.csv:2",
+        "<del>10G</del> → <ins>20G</ins>",
+        f"<del>{world.seed.sites[0].name}</del>",
+        "Import exactly this",
+    ):
         assert words in page.text, words
     assert await exported(world) == before
     assert world.count("audit_log") == 0
