@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,14 @@ def test_a_file_that_cannot_be_used_says_why(content: bytes, line: int, words: s
 
 def test_columns_without_a_place_are_named() -> None:
     assert read("site,name,rack,Landlord\nn,North,1,Ann").ignored == ["rack", "Landlord"]
+
+
+def test_the_handbook_has_every_column() -> None:
+    handbook = (Path(__file__).parents[2] / "docs" / "handbook" / "import-an-inventory.md").read_text()
+    for sheet in SHEETS.values():
+        for column in sheet.columns:
+            needed = " (new)" if column.name in sheet.needs else " (key)" if column.name in sheet.key else ""
+            assert f"| `{column.name}`{needed} | {column.meaning} | `{column.example}` |" in handbook, column.name
 
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(

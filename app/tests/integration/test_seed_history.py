@@ -64,6 +64,7 @@ async def test_a_chart_of_the_past_has_something_to_show_and_says_what_it_is(
     assert None not in [avg[int(at or 0)] for at in generated[2:-2]]
     busy = await world.json("/api/v1/series", **{**of, "metric": "interface.utilization_pct"}, max_points=10)
     assert busy["generated"]
+    assert "this month was made up for the demo" in (await world.get("/reports/p95")).text
 
 
 async def test_what_was_measured_stays_and_only_time_before_it_is_filled(
