@@ -254,6 +254,13 @@ def test_the_digest_tells_plans_apart_by_what_they_show() -> None:
     assert planned(text).digest != plan([("0.csv", text.encode())], later).digest
 
 
+def test_as_many_rows_as_are_allowed_are_planned_in_one_pass() -> None:
+    """Comparing each new row with all others would take this test an hour."""
+    ports = "".join(f"EDGE-1,p{n}\n" for n in range(sheets.MAX_ROWS))
+    made = planned(f"device,interface\n{ports}")
+    assert (len(made.of("interfaces", "add")), made.faults) == (sheets.MAX_ROWS, [])
+
+
 def test_more_than_the_limits_is_refused_with_the_limit() -> None:
     with pytest.raises(TooMuchError, match=f"the limit is {sheets.MAX_BYTES}") as caught:
         plan([("a.csv", b"x" * (sheets.MAX_BYTES + 1))], EMPTY)

@@ -121,12 +121,18 @@ def plan(uploads: Sequence[Upload], inventory: Inventory) -> Plan:
     return made
 
 
+def _folded(key: Key) -> Key:
+    return tuple(part.casefold() for part in key)
+
+
 class _Planner:
     """Compares rows with the inventory, sheet after sheet: later ones may name what earlier ones bring."""
 
     def __init__(self, inventory: Inventory, made: Plan) -> None:
         self.inventory, self.made = inventory, made
         self.brought: dict[str, dict[Key, Row]] = {name: {} for name in SHEETS}
+        # The same names whatever their case: what somebody may have meant.
+        self.folded = {name: {_folded(key): key for key in items} for name, items in inventory.items.items()}
 
     def plan(self, files: list[File]) -> None:
         for sheet in SHEETS.values():
@@ -138,6 +144,7 @@ class _Planner:
                     self._fault(row, sheet.key[-1], f"stands in line {first.line} of {first.file} already", "leave one")
                 else:
                     self.brought[sheet.name][key] = row
+                    self.folded[sheet.name].setdefault(_folded(key), key)
             for row, key in rows:
                 if key is not None and self.brought[sheet.name][key] is row:
                     self._row(sheet, row, key)
@@ -191,9 +198,8 @@ class _Planner:
 
     def _near(self, sheet: Sheet, key: Key) -> Key | None:
         """What was probably meant."""
-        folded = tuple(part.casefold() for part in key)
-        there = (*self.inventory.items[sheet.name], *self.brought[sheet.name])
-        return next((k for k in there if k != key and tuple(part.casefold() for part in k) == folded), None)
+        found = self.folded[sheet.name].get(_folded(key))
+        return found if found != key else None
 
     def _known(self, sheet: Sheet, key: Key) -> bool:
         return key in self.inventory.items[sheet.name] or key in self.brought[sheet.name]
