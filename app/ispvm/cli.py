@@ -82,9 +82,38 @@ def _seed_apply(settings: Settings, arguments: argparse.Namespace) -> int:
     from ispvm.inventory.seeds import SeedRefusedError, apply
 
     try:
-        return _changed(apply(settings, arguments.file))
+        return _changed(apply(settings, arguments.file, arguments.history))
     except SeedRefusedError as error:
         raise CommandRefusedError(str(error)) from error
+
+
+def _inventory_import(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.imports import import_files
+    from ispvm.inventory.sheets import MAX_FAULTS
+
+    plan = import_files(settings, arguments.tenant, arguments.files, dry_run=arguments.dry_run)
+    if plan.faults:
+        more = len(plan.faults) - MAX_FAULTS
+        lines = [*map(str, plan.faults[:MAX_FAULTS]), *([f"and {more} more"] if more > 0 else [])]
+        raise ValueError("\n".join([*lines, f"nothing was imported: {len(plan.faults)} errors"]))
+    for file, columns in plan.ignored:
+        print(f"{file}: no place for {', '.join(columns)}; left out")
+    for change in plan.changes:
+        if change.action != "same":
+            cells = ", ".join(
+                f"{name}: {new}" if not old else f"{name}: {old} -> {new}" for name, old, new in change.cells
+            )
+            print(f"{change.row.file}:{change.row.line}: {change.action} {change.sheet.thing} {change.name} ({cells})")
+    for name, counts in plan.counts().items():
+        if counts:
+            print(f"{name}: {counts['add']} added, {counts['change']} changed, {counts['same']} left alone")
+    return _changed(plan.changed)
+
+
+def _inventory_export(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ispvm.inventory.imports import export_files
+
+    return _changed(export_files(settings, arguments.tenant, arguments.directory))
 
 
 def _login_link(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -117,6 +146,14 @@ def _check_config(path: Path) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _days(text: str) -> int:
+    """30d, or 30."""
+    number = text.removesuffix("d")
+    if not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days, such as 30d")
+    return int(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +202,26 @@ def _parser() -> argparse.ArgumentParser:
     seeds = commands.add_parser("seed", help="demo and lab data").add_subparsers(dest="verb", required=True)
     apply = seeds.add_parser("apply", help="load a seed bundle into its own tenant (never in production)")
     apply.add_argument("file", type=Path)
+    apply.add_argument(
+        "--history",
+        type=_days,
+        default=0,
+        metavar="DAYS",
+        help="generate history before what was measured, such as 30d",
+    )
     apply.set_defaults(run=_seed_apply)
+
+    inventory = commands.add_parser("inventory", help="sites, routers, ports and links as CSV files")
+    verbs = inventory.add_subparsers(dest="verb", required=True)
+    imported = verbs.add_parser("import", help="add and change what the files say; delete nothing")
+    imported.add_argument("--tenant", required=True)
+    imported.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    imported.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    imported.set_defaults(run=_inventory_import)
+    exported = verbs.add_parser("export", help="write the inventory as files that import as unchanged")
+    exported.add_argument("--tenant", required=True)
+    exported.add_argument("directory", type=Path, metavar="DIRECTORY")
+    exported.set_defaults(run=_inventory_export)
 
     link = command("login-link", _login_link, "print an address that signs in once")
     link.add_argument("--user", default="admin", help="made if there is none of that name; default: admin")

@@ -28,6 +28,7 @@ from ispvm.settings import Settings
 from ispvm.store.pool import open_pool
 from ispvm.web.auth import Guard, Throttle
 from ispvm.web.compatibility import router as compatibility_router
+from ispvm.web.inventory import router as inventory_router
 from ispvm.web.page import NotFoundError, NotSignedInError, to_login, to_missing
 from ispvm.web.reports import router as reports_page_router
 from ispvm.web.routes import router as web_router
@@ -40,6 +41,7 @@ ROUTERS = (
     web_router,
     reports_page_router,
     compatibility_router,
+    inventory_router,
 )
 
 

@@ -10,6 +10,8 @@ from msgspec import Meta, Struct
 
 Key = Annotated[str, Meta(min_length=1, max_length=255)]
 Role = Literal["core", "rr", "edge", "agg", "access", "customer-edge"]
+Medium = Literal["fiber", "wireless", "leased"]
+Tag = Annotated[str, Meta(pattern=r"^[^\s,;]{1,100}$")]
 
 
 class Tenant(Struct, forbid_unknown_fields=True):
@@ -35,7 +37,7 @@ class Interface(Struct, forbid_unknown_fields=True, omit_defaults=True):
     capacity_bps: int
     type: str = "ether"
     comment: str = ""
-    tags: list[str] = []
+    tags: list[Tag] = []
     load_pct: float = 20.0
 
 
@@ -83,7 +85,7 @@ class Device(Struct, forbid_unknown_fields=True, omit_defaults=True):
     address: str
     loopback: str
     interfaces: list[Interface]
-    tags: list[str] = []
+    tags: list[Tag] = []
     bgp_peers: list[BgpPeer] = []
     ospf_neighbors: list[OspfNeighbor] = []
     pppoe_sessions: int = 0
@@ -105,7 +107,7 @@ class Link(Struct, forbid_unknown_fields=True):
     a: End
     b: End
     capacity_bps: int
-    medium: Literal["fiber", "wireless", "leased"]
+    medium: Medium
 
 
 class Dependency(Struct, forbid_unknown_fields=True, omit_defaults=True):

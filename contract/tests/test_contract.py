@@ -76,6 +76,10 @@ LINK_TO_NOWHERE = {
         ({"dependencies": [{"child": "R1", "mode": "kofn", "members": ["R1"]}]}, "k: given with mode kofn"),
         ({"sites": [{"key": "a", "name": "A", "latitude": 91, "longitude": 2}]}, "latitude"),
         ({"pasword": "x"}, "pasword"),
+        ({"devices": [{
+            "name": "R1", "role": "core", "site": "a", "model": "m", "routeros": "7.16", "address": "10.0.0.1",
+            "loopback": "10.255.0.1", "interfaces": [], "tags": ["two tags"],
+        }]}, r"devices\[0\]\.tags"),
     ],
 )  # fmt: skip
 def test_a_faulty_seed_names_the_field(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -90,6 +94,27 @@ def test_every_shipped_seed_is_sound() -> None:
     assert files
     for file in files:
         assert seed.load(file).devices
+
+
+@pytest.mark.parametrize(("name", "sites", "routers"), [("demo_small", 3, 6), ("demo_mid", 10, 40), ("lab_eve", 1, 9)])
+def test_a_shipped_bundle_has_all_that_a_demonstration_needs(name: str, sites: int, routers: int) -> None:
+    bundle = seed.load(ROOT / "seeds" / f"{name}.json")
+    assert (len(bundle.sites), len(bundle.devices)) == (sites, routers)
+    assert len({(site.latitude, site.longitude) for site in bundle.sites}) == sites
+    assert {device.role for device in bundle.devices} >= {"core", "edge", "agg", "access"}
+    assert all(f"role:{device.role}" in device.tags for device in bundle.devices)
+    assert any("uplink:true" in port.tags for device in bundle.devices for port in device.interfaces)
+    linked = {end.device for link in bundle.links for end in (link.a, link.b)}
+    assert linked == {device.name for device in bundle.devices}
+    depending = {dependency.child for dependency in bundle.dependencies}
+    assert depending >= {device.name for device in bundle.devices if device.role in ("agg", "access")}
+    assert bundle.probe_targets
+    assert bundle.alert_packs
+
+
+def test_shipped_bundles_have_tenants_of_their_own() -> None:
+    keys = [seed.load(file).tenant.key for file in sorted((ROOT / "seeds").glob("*.json"))]
+    assert len(keys) == len(set(keys)) >= 3
 
 
 def test_a_batch_of_another_version_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ispvm_contract.seed import Seed, load
 from psycopg.types.json import Jsonb
 
 from ispvm.inventory.agents import ensure_tenant
+from ispvm.inventory.history import MAX_DAYS, generate
 from ispvm.settings import Settings
 
 
@@ -45,8 +48,8 @@ class _Writer:
         return int(found[0])
 
 
-def apply(settings: Settings, path: Path) -> bool:
-    """Load the bundle at `path`. Returns whether anything changed.
+def apply(settings: Settings, path: Path, history_days: int = 0) -> bool:
+    """Load the bundle at `path`, and generate so many days of history. Returns whether anything changed.
 
     Raises ValueError with every fault of the file, SeedRefusedError in production or if the tenant holds real routers.
     """
@@ -56,8 +59,16 @@ def apply(settings: Settings, path: Path) -> bool:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     if settings.environment == "production":
         raise SeedRefusedError("environment is production in the configuration; seeds are for demo and lab only")
+    if not 0 <= history_days <= MAX_DAYS:
+        raise ValueError(f"--history {history_days}d: from 0d to {MAX_DAYS}d")
     with psycopg.connect(settings.database.owner_dsn) as connection:
-        return apply_to(connection, seed)
+        changed = apply_to(connection, seed)
+    return (asyncio.run(_history(settings, seed, history_days)) if history_days else False) or changed
+
+
+async def _history(settings: Settings, seed: Seed, days: int) -> bool:
+    async with await psycopg.AsyncConnection.connect(settings.database.owner_dsn) as connection:
+        return await generate(connection, seed, days, datetime.now(UTC))
 
 
 def apply_to(connection: psycopg.Connection, seed: Seed) -> bool:

@@ -20,6 +20,7 @@ from typing import Literal
 from uuid import UUID
 
 from ispvm_contract.registry import Metric, registry
+from psycopg.types.range import Range
 from pydantic import BaseModel, Field
 
 from ispvm.refusal import RefusedError
@@ -79,6 +80,7 @@ class Series(BaseModel):
     p95_from: P95Source = Field(description="off by at most: samples 0.03 %, minute means 0.05 %, sketch 0.5 %")
     resets: list[int] = Field(description="places of buckets in which a counter went backwards")
     late: list[int] = Field(description="places of buckets with samples that an agent sent long after it took them")
+    generated: list[int] = Field(description="places of buckets that a seed made up: nobody measured them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Entity:
     device: UUID
     type: str
     key: str
+    generated: Range[datetime] | None  # the part of the tenant's history that a seed made up
     capacity_bps: int | None
     interval_s: float | None  # how often the metric arrives
     unpacked: datetime | None  # the first hour that is not packed yet
@@ -101,7 +104,8 @@ class Entity:
 
 
 _FIND = f"""
-select e.id, d.id, d.uuid, e.type, e.key, e.capacity_bps,
+select e.id, d.id, d.uuid, e.type, e.key,
+    (select generated from tenant where id = d.tenant_id), e.capacity_bps,
     (select coalesce(min(coalesce(period_s, interval_s)) filter (where ts > now() - interval '15 minutes'),
                      min(coalesce(period_s, interval_s)))
      from latest_poll where device_id = d.id and type = e.type and %(column)s = any(columns)),
@@ -166,7 +170,16 @@ def _empty(entity: Entity, metric: Metric, step: int, start: datetime, end: date
         p95_from="samples",
         resets=[],
         late=[],
+        generated=_overlapping(entity.generated, first, count, step),
     )
+
+
+def _overlapping(part: Range[datetime] | None, first: int, count: int, step: int) -> list[int]:
+    """The places of `count` buckets, from bucket number `first`, that have a share in a part of time."""
+    if part is None or part.lower is None or part.upper is None:
+        return []
+    begin, end = math.floor(part.lower.timestamp() / step), math.ceil(part.upper.timestamp() / step)
+    return list(range(max(begin - first, 0), min(end - first, count)))
 
 
 def _places(series: Series, seconds: Iterable[int]) -> list[int]:

@@ -380,6 +380,19 @@ async def recompute(
         if entity in capacities and "interface.rx_bps" in days and "interface.tx_bps" in days:
             used = utilization(_opened(days["interface.rx_bps"]), _opened(days["interface.tx_bps"]), capacities[entity])
             changed.append(_Row(entity, metrics[UTILIZATION], used, None, [], []))
+    await store_day(connection, tenant, day, changed)
+
+
+def first_row(entity: int, metric: int, samples: Samples, *, exact: bool, derived: bool = False) -> _Row:
+    """The row of a day that holds these samples and nothing else."""
+    if derived:
+        return _Row(entity, metric, samples, None, [], [])
+    shown, packed = _merged(None, samples, exact)
+    return _Row(entity, metric, shown, packed, [], [])
+
+
+async def store_day(connection: AsyncConnection[TupleRow], tenant: int, day: date, changed: Sequence[_Row]) -> None:
+    """Write rows of one day, and what is derived of them."""
     stored = [row for row in changed if row.packed is not None]
     await connection.execute(
         _STORE_SAMPLES,

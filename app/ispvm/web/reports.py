@@ -15,7 +15,10 @@ from ispvm.refusal import RefusedError
 from ispvm.reports import billing
 from ispvm.reports.routes import Key, MonthName, P95Report, Tag, Zone, p95_report
 from ispvm.series.overview import Agent
+from ispvm.series.query import STATEMENT_MS
 from ispvm.series.routes import cached_overview
+from ispvm.store.pool import transaction
+from ispvm.web.auth import User
 from ispvm.web.page import NotFoundError, PageUser, page
 
 router = APIRouter(include_in_schema=False)
@@ -47,12 +50,25 @@ async def p95(
         user=user,
         report=report,
         problem=problem,
+        generated_until=await _generated_until(request, user, report) if report else None,
         months=billing.months(report.time_zone if report else budget.time_zone, datetime.now(UTC)),
         month=month,
         zone=zone,
         tag=tag,
         chosen=report.lines[0] if report and device and key else None,
     )
+
+
+async def _generated_until(request: Request, user: User, report: P95Report) -> datetime | None:
+    """Until when the month has history that a seed made up; None when all of it was measured."""
+    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+        rows = await connection.execute(
+            "select least(upper(generated), %s) from tenant"
+            " where id = current_tenant() and generated && tstzrange(%s, %s)",
+            [report.end, report.start, report.end],
+        )
+        row = await rows.fetchone()
+    return row[0] if row else None
 
 
 def _lag(agent: Agent, tenant: str, now: datetime) -> AgentLag:

@@ -49,7 +49,8 @@ _hasher = PasswordHasher()
 
 async def _recent_events(connection: Connection, device: int | None = None, limit: int = 12) -> list[dict[str, Any]]:
     rows = await connection.cursor(row_factory=dict_row).execute(
-        "select e.ts, e.name, e.severity, e.key, e.old, e.new, d.name as device, d.uuid from event e"
+        "select e.ts, e.name, e.severity, e.key, e.old, e.new, d.name as device, d.uuid,"
+        " e.payload ? 'generated' as generated from event e"
         " join device d on d.id = e.device_id where e.tenant_id = current_tenant() and e.ts > now() - interval '7 days'"
         " and (%(device)s::int is null or e.device_id = %(device)s) order by e.ts desc limit %(limit)s",
         {"device": device, "limit": limit},

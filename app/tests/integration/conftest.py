@@ -65,6 +65,17 @@ def owner(settings: Settings) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
+def config_file(settings: Settings, tmp_path: Path) -> Path:
+    path = tmp_path / "server.toml"
+    path.write_text(
+        f'schema_version = 1\nenvironment = "demo"\npublic_url = "{settings.public_url}"\n[database]\n'
+        + "".join(f'{n} = "{getattr(settings.database, n)}"\n' for n in ("dsn", "worker_dsn", "owner_dsn"))
+        + f'[storage]\ntimescaledb_edition = "{settings.storage.timescaledb_edition}"\n'
+    )
+    return path
+
+
+@pytest.fixture
 async def make_world(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[World]]]:
     """Makes worlds that share one server."""
     async with AsyncExitStack() as stack:

@@ -16,17 +16,6 @@ from ispvm.store.upkeep import upkeep
 from server_world import World
 
 
-@pytest.fixture
-def config_file(settings: Settings, tmp_path: Path) -> Path:
-    path = tmp_path / "server.toml"
-    path.write_text(
-        f'schema_version = 1\nenvironment = "demo"\npublic_url = "{settings.public_url}"\n[database]\n'
-        + "".join(f'{n} = "{getattr(settings.database, n)}"\n' for n in ("dsn", "worker_dsn", "owner_dsn"))
-        + f'[storage]\ntimescaledb_edition = "{settings.storage.timescaledb_edition}"\n'
-    )
-    return path
-
-
 def run(config_file: Path, *arguments: str) -> int:
     return cli.main(["--config", str(config_file), *arguments])
 

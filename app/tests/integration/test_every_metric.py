@@ -1,9 +1,12 @@
-"""Whatever the registry names is stored in its column, can be read as a sample, and only by its own tenant."""
+"""Whatever the registry names is stored in its column, is a series of the API with the registry's words, can be read
+as a sample, and only by its own tenant.
+"""
 
 from __future__ import annotations
 
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 from feeder import AGENT, ms
@@ -37,6 +40,13 @@ async def test_every_metric_has_a_column_and_is_read_back(world: World, owner: p
     for metric in (column.metric for column in stored.values()):
         if kind in TITLES or metric.name.startswith("optics."):
             assert f">{metric.label}<" in page, metric.name
+    for name, column in stored.items():
+        hour = {"from": round(now.timestamp()) - 3600, "to": round(now.timestamp()) + 60}
+        series = await world.json("/api/v1/series", device=device, key=keys[0] if keys else "", metric=name, **hour)
+        told = [value for value in msgspec.convert(series["avg"], list[float | None]) if value is not None]
+        assert told == [float(SAMPLES[column.kind] or 0)], name
+        words = (kind, column.metric.label, column.metric.unit)
+        assert (series["entity_type"], series["label"], series["unit"]) == words, name
     names = ", ".join(column.name for column in stored.values())
     rows = owner.execute(
         f"select {names} from sample_{kind} s join device d on d.id = s.device_id where d.uuid = %s", [device]

@@ -29,6 +29,7 @@ PARAMETERS: dict[str, Callable[[World], str]] = {
     "metric": lambda _: "interface.rx_bps",
     "token": lambda _: "no-such-token",
     "month": lambda world: world.now().strftime("%Y-%m"),
+    "sheet": lambda _: "devices",
 }
 # Without a meaning of their own to a tenant: left at their defaults.
 PLAIN = {"entity_type", "from", "to", "max_points", "by", "limit", "days", "zone", "tag"}
@@ -40,6 +41,8 @@ POSTS = {
     "/login/one-time/{token}",
     "/logout",
     "/account/password",
+    "/inventory/check",
+    "/inventory/apply",
 }
 
 

@@ -51,6 +51,12 @@ def test_the_bundle_is_in_the_database(host: Host) -> None:
     assert sql(host, "select count(*) from device") == "6"
 
 
+def test_the_days_before_have_a_history_that_says_it_is_generated(host: Host) -> None:
+    assert sql(host, "select count(distinct day) from sample_day where day < current_date") == "2"
+    part = "select upper(generated) - lower(generated) >= interval '2 days' from tenant where key = 'demo'"
+    assert sql(host, part) == "t"
+
+
 def test_a_bundle_that_is_there_changes_nothing(host: Host) -> None:
     assert host.check_output("ispvm seed apply /etc/ispvm/seeds/demo_small.json").splitlines()[-1] == "unchanged"
 

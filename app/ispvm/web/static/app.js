@@ -46,15 +46,28 @@
   };
   const upwards = { range: (_, low, high) => [0, (high || 1) * 1.08] };
 
-  // Stretches of the plot that an agent sent long after it took the samples: shaded, under the lines.
+  // Under the lines: shaded where an agent sent the samples long after it took them, hatched where a seed made them up.
+  const hatch = (ctx) => {
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 8 * devicePixelRatio;
+    const pen = tile.getContext("2d");
+    pen.strokeStyle = colour("--line");
+    pen.lineWidth = devicePixelRatio;
+    pen.beginPath();
+    for (const x of [-tile.width, 0, tile.width]) { pen.moveTo(x, tile.height); pen.lineTo(x + tile.width, 0); }
+    pen.stroke();
+    return ctx.createPattern(tile, "repeat");
+  };
   const shades = (series) => (u) => {
     const { ctx, bbox } = u;
     ctx.save();
-    ctx.fillStyle = colour("--late");
-    for (const at of series.late) {
-      const left = Math.max(bbox.left, u.valToPos(series.t[at], "x", true));
-      const right = Math.min(bbox.left + bbox.width, u.valToPos(series.t[at] + series.step_s, "x", true));
-      if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    for (const [places, fill] of [[series.late, colour("--late")], [series.generated, hatch(ctx)]]) {
+      ctx.fillStyle = fill;
+      for (const at of places) {
+        const left = Math.max(bbox.left, u.valToPos(series.t[at], "x", true));
+        const right = Math.min(bbox.left + bbox.width, u.valToPos(series.t[at] + series.step_s, "x", true));
+        if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+      }
     }
     ctx.restore();
   };
@@ -146,6 +159,7 @@
       if (gaps) parts.push(`${gaps} without data`);
       if (rx.resets.length) parts.push(`${rx.resets.length} counter reset${rx.resets.length > 1 ? "s" : ""} (dashed)`);
       if (rx.late.length) parts.push("sent later by the agent (shaded)");
+      if (rx.generated.length) parts.push("generated for the demo, not measured (hatched)");
       if (!known.length) parts.push("nothing was measured in this range");
       this.note.textContent = parts.join(" · ");
     }
