@@ -120,7 +120,7 @@ async def test_a_disk_that_stands_still_does_not_fill_the_memory(rig: Rig) -> No
     tracemalloc.start()
     try:
         for step in range(30 * 100):  # 30 batches of 50,000 values
-            columns: dict[str, list[ingest.Value]] = {"interface.rx_bps": [10**9 + n for n in range(500)]}
+            columns: dict[str, ingest.Column] = {"interface.rx_bps": [10**9 + n for n in range(500)]}
             rig.outbox.add(ingest.Poll(DEVICE, step, "interface", columns), keys)
             if step == 99:
                 flushing.add(asyncio.create_task(rig.outbox.flush()))
