@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from select import select
+from select import POLLIN, poll
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,7 +21,9 @@ async def _check(connection: Connection) -> None:
     """Whether a connection that nobody used is still good: a round trip only when its other end has said something
     meanwhile, which usually is that it is gone.
     """
-    if select([connection], [], [], 0)[0]:
+    watched = poll()
+    watched.register(connection, POLLIN)
+    if watched.poll(0):
         await AsyncConnectionPool.check_connection(connection)
 
 
