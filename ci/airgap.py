@@ -22,7 +22,7 @@ from pathlib import Path
 import testhost
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME, ADDRESS = "ispvm-airgap", "10.89.77.80"
+NAME, ADDRESS = "ispvm-airgap", "10.89.77.81"
 BUNDLE, NEWER = "/root/bundle", "/root/newer"
 FACT = "/etc/ansible/facts.d/ispvm.fact"
 SINK = """

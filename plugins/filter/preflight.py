@@ -44,6 +44,11 @@ def _minor(version: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def _patch(version: str) -> int:
+    match = re.match(r"\d+\.\d+\.(\d+)", version)
+    return int(match[1]) if match else 0
+
+
 def upgrade_fault(installed: str, wanted: str, upgrade_from: Iterable[str]) -> str:
     """Why a host cannot go from one version to another, as one sentence; empty when it can.
 
@@ -52,7 +57,7 @@ def upgrade_fault(installed: str, wanted: str, upgrade_from: Iterable[str]) -> s
     old, new = _minor(installed), _minor(wanted)
     if old is None or new is None:
         return f"{installed if old is None else wanted} is no version such as 1.2.3."
-    if old > new:
+    if (old, _patch(installed)) > (new, _patch(wanted)):
         return (
             f"{installed} is installed and {wanted} is older: use the bundle of {installed} or a newer one; "
             "going back is done with the rollback of the release, not by installing the old one over it."

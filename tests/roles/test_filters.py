@@ -85,6 +85,7 @@ def test_within_names_the_wrong_network() -> None:
         ("1.4.0", "1.4.1", ""),
         ("1.4.0+0badcafe", "1.4.0", ""),
         ("1.4.0", "1.3.9", "1.4.0 is installed and 1.3.9 is older"),
+        ("1.4.10", "1.4.9", "1.4.10 is installed and 1.4.9 is older"),
         ("1.1.0", "1.4.0", "upgrade to 1.2 first"),
         ("0.9.0", "1.4.0", "upgrade to 1.2 first"),
         ("abc", "1.4.0", "abc is no version"),

@@ -654,6 +654,12 @@ class Lab:
                     self.relisted(lambda p, n=name: self._remove(p, n)),
                     code="incomplete",
                 )
+        yield Case(
+            "made with a file whose name only begins like the installer's",
+            "good",
+            self.relisted(lambda p: (p / "install").rename(p / "install.sh")),
+            code="incomplete",
+        )
         for name in ("release.json", "provenance.json"):
             yield Case(
                 f"made without {name}", "good", self.relisted(lambda p, n=name: (p / n).unlink()), code="incomplete"
