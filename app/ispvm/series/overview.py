@@ -394,6 +394,8 @@ async def read_sites(connection: Connection) -> dict[int, Site]:
 async def overview(connection: Connection) -> Overview:
     """Read it all."""
     now = datetime.now(UTC)
+    # Planning costs more than running, and this is asked too seldom for PostgreSQL to stop planning by itself.
+    await connection.execute("set local plan_cache_mode = force_generic_plan", prepare=False)
     devices, agents = await read_devices(connection, now)
     cursor = await connection.cursor(row_factory=class_row(Link)).execute(
         "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"

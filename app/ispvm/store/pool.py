@@ -36,8 +36,9 @@ def open_pool(dsn: str, size: int) -> Pool:
     """
     return AsyncConnectionPool(
         dsn,
-        # Whoever needs a transaction begins one; a single statement does without, and saves two round trips.
-        kwargs={"autocommit": True},
+        # Whoever needs a transaction begins one; a single statement does without, and saves two round trips. Statements
+        # are few and the same: prepared at once, not after five times.
+        kwargs={"autocommit": True, "prepare_threshold": 0},
         min_size=min(2, size),
         max_size=size,
         timeout=2.0,
