@@ -266,7 +266,7 @@ async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
             raise ValueError("no such thing")
         await whole(connection, tenant, device, entity_type, *more)  # type: ignore[arg-type]
 
-    end = world.now().replace(minute=0, second=0)
+    end = world.now().replace(minute=0, second=0) - timedelta(hours=1)  # an hour that is due for every router
     await fed(world, [end - timedelta(minutes=m) for m in range(30, 0, -1)], 60)
     monkeypatch.setattr(rollup, "recompute", faulty)
     async with await psycopg.AsyncConnection.connect(world.settings.database.worker_dsn, autocommit=True) as worker:
@@ -285,7 +285,7 @@ async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
 
 
 async def test_a_second_worker_takes_what_the_first_has_not(world: World) -> None:
-    end = world.now().replace(minute=0, second=0)
+    end = world.now().replace(minute=0, second=0) - timedelta(hours=1)  # an hour that is due for every router
     await world.sent(Feeder(world.seed, 60).batch([end - timedelta(minutes=m) for m in (2, 1)], world.now()))
     dsn = world.settings.database.worker_dsn
     async with (
