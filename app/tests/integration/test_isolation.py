@@ -138,7 +138,7 @@ def _readable(server: psycopg.Connection) -> list[str]:
         "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace"
         " join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'"
         " where n.nspname in ('public', 'ispvm') and c.relkind in ('r', 'p', 'v')"
-        " and has_table_privilege(c.oid, 'select') order by 1"
+        " and has_any_column_privilege(c.oid, 'select') order by 1"
     ).fetchall()
     return [name for (name,) in rows]
 
@@ -157,6 +157,19 @@ def test_row_level_security_is_forced_on_every_tenant_table(settings: Settings, 
     assert sorted([*without, *(name for (name,) in rows)]) == tables
     rights = "select has_any_column_privilege('ispvm', format('public.%%I', %s::text), 'select, insert, update')"
     assert [owner.execute(rights, [name]).fetchone() for name in COMPRESSED] == [(not community,)] * 2
+
+
+async def test_the_server_has_no_right_on_a_chunk(world: World, owner: psycopg.Connection) -> None:
+    """Chunks have no row-level security of their own: read by its name, one would show every tenant."""
+    await world.sent(world.feeder.batch([world.now()]))
+    await world.rolled_up()
+    rows = owner.execute(
+        "select c.relname, has_any_column_privilege('ispvm', c.oid, 'select, insert, update') from pg_class c"
+        " join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id'"
+        " where c.relnamespace = '_timescaledb_internal'::regnamespace and c.relkind in ('r', 'v')"
+    ).fetchall()
+    assert len(rows) > len(COMPRESSED)
+    assert [name for name, readable in rows if readable] == []
 
 
 async def test_the_server_role_sees_its_tenant_only_and_nothing_without_one(

@@ -7,5 +7,6 @@ alter table event set (timescaledb.compress = false);
 alter table rollup_1d set (timescaledb.compress = false);
 alter table event enable row level security, force row level security;
 alter table rollup_1d enable row level security, force row level security;
-grant select, insert on event to ispvm;
-grant select on rollup_1d, rollup_1h, incident_count to ispvm;
+select grant_columns('event', 'select', 'insert');
+select grant_columns('rollup_1d', 'select');
+grant select on rollup_1h, incident_count to ispvm;
