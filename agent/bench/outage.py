@@ -155,7 +155,7 @@ def drain(field: Field, options: argparse.Namespace) -> tuple[float, list[float]
     starts = [began]
     total = backlog(state, int(began * 1000))
     kill_at = sorted((random.uniform(0, total) for _ in range(2 * options.kills)), reverse=True)  # noqa: S311
-    while left := backlog(state, int(began * 1000)):
+    while (left := backlog(state, int(began * 1000))) or kill_at:  # a small backlog is gone before the last kill
         if time.time() - began > options.drain_minutes * 60 + 60:
             break
         if kill_at and left < kill_at[0]:
