@@ -62,13 +62,17 @@ class Cache(Generic[T]):
 
         async def kept() -> T:
             value = await make()
-            self._values[key] = (time.monotonic() + self._seconds, value)
-            self._values.move_to_end(key)
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
+            self.put(key, value)
             return value
 
         return await self._flight.once(key, kept)
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Keep a value."""
+        self._values[key] = (time.monotonic() + self._seconds, value)
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
 
     def forget(self, key: Hashable) -> None:
         """Drop one value."""
