@@ -294,11 +294,10 @@ _NEWEST = """select distinct on (l.device_id, l.set_id) l.device_id, l.set_id, l
     order by l.device_id, l.set_id, l.ts desc"""
 _RATES = f"""
 with newest as materialized ({_NEWEST})
-select array_send(s.entities), array_send(coalesce(p.rx_bps, p.tx_bps)), array_send(coalesce(p.tx_bps, p.rx_bps))
+select n.set_id, array_send(coalesce(p.rx_bps, p.tx_bps)), array_send(coalesce(p.tx_bps, p.rx_bps))
 from newest n
 join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
   and p.ts > now() - interval '2 hours'
-join entity_set s on s.id = n.set_id
 where coalesce(p.rx_bps, p.tx_bps) is not null order by n.ts
 """  # noqa: S608  # a constant
 # Thousands of ports are ranked, so none is a row.
@@ -310,42 +309,38 @@ from entity where tenant_id = current_tenant() and type = 'interface'
 
 
 @dataclass(frozen=True, slots=True)
-class Capacities:
-    """What is asked of a tenant's ports to rank them: their ids, ascending, what they can carry, NaN where nobody said
-    so, and the ids of the uplinks.
+class Ranking:
+    """What is asked of a tenant's ports to rank them: ids, ascending, what they can carry, NaN where nobody said so,
+    the ids of the uplinks, and for each key set the places of its ports.
     """
 
-    ids: NDArray[np.int64]
-    bps: NDArray[np.float64]
+    ids: NDArray[np.float64]
+    capacities: NDArray[np.float64]
     uplinks: list[int]
+    sets: dict[int, NDArray[np.intp]]
 
-    def busiest(self, entities: NDArray[np.int64], polled: NDArray[np.float64], limit: int) -> list[int]:
-        """The ports with the highest utilisation by these rates, of which the last of a port counts."""
+    def busiest(self, polls: Sequence[tuple[int, bytes, bytes]], limit: int) -> list[int]:
+        """The ports with the highest utilisation of the busier direction, of polls as _RATES gives them."""
+        at = np.concatenate([self.sets[number] for number, _, _ in polls])
+        rx, tx = (arrays_values(arrays, ">f4") for arrays in list(zip(*polls, strict=True))[1:])
         rates = np.full(len(self.ids), np.nan)
-        known = np.isin(entities, self.ids)
-        rates[np.searchsorted(self.ids, entities[known])] = polled[known]
-        used = rates / self.bps
+        rates[at] = np.fmax(rx, tx)  # of a port in two sets the newer poll counts: what is written last
+        used = rates / self.capacities
         ranked = np.flatnonzero(~np.isnan(used))
         if len(ranked) > limit:
             ranked = ranked[used[ranked] >= np.partition(used[ranked], -limit)[-limit]]
         return [int(self.ids[place]) for place in ranked[np.lexsort((ranked, -used[ranked]))][:limit]]
 
 
-async def _busiest(
-    connection: Connection, polls: Sequence[Sequence[bytes]], kept: Cache[Capacities], tenant: int
-) -> list[int]:
-    """Uplinks, and the ports with the highest utilisation, of polls as _RATES gives them."""
-    entities, rx, tx = (
-        arrays_values([poll[at] for poll in polls], letters) for at, letters in enumerate((">i4", ">f4", ">f4"))
+async def _read_ranking(connection: Connection, sets: list[int]) -> Ranking:
+    asked = await connection.execute(_PORTS, binary=True)
+    asked_sets = await connection.execute(
+        "select id, array_send(entities) from entity_set where id = any(%s)", [sets], binary=True
     )
-    entities = entities.astype(np.int64)
-    ports = kept.peek(tenant)
-    if ports is None or not np.isin(entities, ports.ids).all():
-        cursor = await connection.execute(_PORTS, binary=True)
-        ids, bps, uplinks = await cursor.fetchone() or (b"", b"", [])
-        ports = Capacities(array_values(ids or b"", ">i4").astype(np.int64), array_values(bps or b"", ">i8"), uplinks)
-        kept.put(tenant, ports)
-    return ports.uplinks + ports.busiest(entities, np.fmax(rx, tx), BUSIEST)
+    packed_ids, capacities, uplinks = await asked.fetchone() or (None, None, [])
+    ids = array_values(packed_ids or b"", ">i4")
+    places = {n: np.searchsorted(ids, array_values(entities, ">i4")) for n, entities in await asked_sets.fetchall()}
+    return Ranking(ids, array_values(capacities or b"", ">i8"), uplinks, places)
 
 
 async def _some_ports(connection: Connection, now: datetime, wanted: list[int]) -> dict[int, Port]:
@@ -368,13 +363,12 @@ with newest as materialized (
     -- Worked out here: with row-level security only a plain comparison may use the index.
     select *, ts - make_interval(mins => %(minutes)s) as since from ({_NEWEST}) as n),
 pair as materialized (
-    select n.device_id, s.entities, extract(epoch from p.ts - q.ts)::float8 as seconds,
+    select n.device_id, n.set_id, extract(epoch from p.ts - q.ts)::float8 as seconds,
            p.rx_errors_total as a1, p.tx_errors_total as a2, p.rx_discards_total as a3, p.tx_discards_total as a4,
            q.rx_errors_total as b1, q.tx_errors_total as b2, q.rx_discards_total as b3, q.tx_discards_total as b4
     from newest n
     join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
       and p.ts > now() - interval '2 hours'
-    join entity_set s on s.id = n.set_id
     cross join lateral (
         select * from poll_interface q where q.device_id = n.device_id and q.set_id = n.set_id
           and q.ts >= n.since and q.ts < n.ts and q.ts > now() - interval '3 hours'
@@ -382,9 +376,10 @@ pair as materialized (
     where (p.rx_errors_total, p.tx_errors_total, p.rx_discards_total, p.tx_discards_total)
           is distinct from (q.rx_errors_total, q.tx_errors_total, q.rx_discards_total, q.tx_discards_total)
 ), rise as (
-    select device_id, entity, seconds, coalesce(n1 - o1, 0) + coalesce(n2 - o2, 0) as errors,
+    select pair.device_id, entity, seconds, coalesce(n1 - o1, 0) + coalesce(n2 - o2, 0) as errors,
            coalesce(n3 - o3, 0) + coalesce(n4 - o4, 0) as drops
-    from pair cross join lateral unnest(entities, a1, a2, a3, a4, b1, b2, b3, b4)
+    from pair join entity_set s on s.id = set_id
+    cross join lateral unnest(s.entities, a1, a2, a3, a4, b1, b2, b3, b4)
       as u(entity, n1, n2, n3, n4, o1, o2, o3, o4)
     -- a counter that went backwards says nothing of what happened
     where coalesce(n1 >= o1, true) and coalesce(n2 >= o2, true) and coalesce(n3 >= o3, true)
@@ -418,11 +413,11 @@ async def read_sites(connection: Connection) -> dict[int, Site]:
     return {site.id: site for site in await (await _ask_sites(connection)).fetchall()}
 
 
-async def overview(connection: Connection, kept: Cache[Capacities], tenant: int) -> Overview:
+async def overview(connection: Connection, kept: Cache[Ranking], tenant: int) -> Overview:
     """Read it all, of the transaction's `tenant`, in three round trips. PostgreSQL looks through the ports while this
     process works out how the routers are.
 
-    Capacities may be as old as `kept` keeps them; those of ports that are new are read at once.
+    What ports can carry may be as old as `kept` keeps it; it is read at once when ports are new.
     """
     now = datetime.now(UTC)
     async with connection.pipeline():
@@ -443,14 +438,20 @@ async def overview(connection: Connection, kept: Cache[Capacities], tenant: int)
         asked_faulty = await _ask_faulty(connection)
         devices, agents = _with_health(rows, now)
         links = await asked_links.fetchall()
-        ranked = await _busiest(connection, await asked_rates.fetchall(), kept, tenant)
-        ends = [end for link in links for end in (link.a_entity, link.b_entity)]
+        polls = await asked_rates.fetchall()
+        sets, ranking = [number for number, _, _ in polls], kept.peek(tenant)
+        if ranking is None or not ranking.sets.keys() >= {*sets}:
+            ranking = await _read_ranking(connection, sets)
+            kept.put(tenant, ranking)
+        shown = {*ranking.uplinks, *(end for link in links for end in (link.a_entity, link.b_entity))}
+        if polls:
+            shown.update(ranking.busiest(polls, BUSIEST))
         return Overview(
             now,
             {site.id: site for site in await asked_sites.fetchall()},
             agents,
             devices,
-            await _some_ports(connection, now, [*{*ranked, *ends}]),
+            await _some_ports(connection, now, [*shown]),
             links,
             await asked_faulty.fetchall(),
         )
