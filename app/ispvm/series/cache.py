@@ -189,7 +189,8 @@ def encoded_response(
     request: Request, body: bytes, media_type: str = "application/json", filename: str | None = None
 ) -> Response:
     """An encoded answer with an ETag, or 304 when the caller has it already; `filename` makes it a download."""
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    # Many times as fast as blake2b where the processor knows it, which is nearly everywhere.
+    etag = f'"{hashlib.sha256(body).hexdigest()[:24]}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
