@@ -14,6 +14,7 @@ from bench.result import Beside, Figure, percentile
 from bench.scale import Scale
 
 PATIENCE = 300.0  # an answer lives ten seconds
+PAUSE = 0.1
 
 
 def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
@@ -26,6 +27,7 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
     sent: list[float] = []
     made: list[float] = []
     cached: list[float] = []
+    floor: list[float] = []
     last = ""
     with ThreadPoolExecutor(1) as pool:
         feeding = pool.submit(_feed, machine, fleet, stop, sent)
@@ -36,24 +38,27 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
                 body, took = machine.get(fleet.tenant, "/api/v1/summary", peer)
                 (cached if body["at"] == last else made).append(took)
                 last = body["at"]
-                stop.wait(0.1)
+                stop.wait(PAUSE)
+                # As far from the answer before it as the summary: a machine that has just slept is slower.
+                floor += machine.floor(1, peer)
+                stop.wait(PAUSE)
         finally:
             stop.set()
         feeding.result()
     counts = ", ".join(f"{count} {state}" for state, count in body["counts"].items() if count)
     say(f"{len(made)} summaries made anew of {len(made) + len(cached)} asked; {counts}; {len(sent)} batches meanwhile")
-    floor = Beside("empty HTTP answer", [1000 * percentile(machine.floor(100), 0.5)])
+    limit = Beside("empty HTTP answer", [1000 * percentile(floor, 0.5)])
     note = (
         f"{scale.tiles_routers:,} routers × 50 interfaces; `/api/v1/summary`; uncached is an answer whose `at` is new;"
         f" meanwhile {len(sent)} batches of {fleet.per_batch} routers came in,"
         f" {1000 * percentile(sent or [0], 0.5):.0f} ms each (p50)"
     )
     yield Figure(
-        "tiles", "NOC summary, uncached p50", "ms", [1000 * percentile(made, 0.5)], "≤ 20 ms", limit=floor, remark=note
+        "tiles", "NOC summary, uncached p50", "ms", [1000 * percentile(made, 0.5)], "≤ 20 ms", limit=limit, remark=note
     )
     yield Figure("tiles", "NOC summary, uncached p95", "ms", [1000 * percentile(made, 0.95)])
     if cached:
-        yield Figure("tiles", "NOC summary, cached p50", "ms", [1000 * percentile(cached, 0.5)], limit=floor)
+        yield Figure("tiles", "NOC summary, cached p50", "ms", [1000 * percentile(cached, 0.5)], limit=limit)
 
 
 def _feed(machine: Machine, fleet: Fleet, stop: threading.Event, sent: list[float]) -> None:

@@ -75,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.senders = Senders()
     app.state.sessions = Cache(seconds=2)
     app.state.overviews = Cache(seconds=2)
+    app.state.rankings = Cache(seconds=TOP_SECONDS)
     app.state.platform = Cache(seconds=10)
     app.state.incidents = Cache(seconds=TOP_SECONDS)
     app.state.answers = Answers(shared or Memory())

@@ -12,10 +12,12 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import AsyncCursor
 from psycopg.rows import class_row
 
 from ispvm.health.state import Evidence, Health, State, agent_offline, health
-from ispvm.store.latest import latest_device, latest_entities, latest_some
+from ispvm.series.cache import Cache
+from ispvm.store.latest import Row, ask_device, current_device, latest_entities, latest_some
 from ispvm.store.packing import array_values, arrays_values
 from ispvm.store.pool import Connection
 
@@ -210,21 +212,16 @@ _OF_DEVICE = ("up", "api_up", "cpu_pct", "uptime_seconds")
 _OF_PORT = ("oper_up", "admin_up", "rx_bps", "tx_bps")
 
 
-async def read_devices(
-    connection: Connection, now: datetime, uuid: UUID | None = None
-) -> tuple[dict[int, Device], dict[int, Agent]]:
-    """Routers with the values that the first pages show (or one with all), their state, and all agents, of the
-    transaction's tenant.
-    """
-    agents_cursor = await connection.cursor(row_factory=class_row(Agent)).execute(
+async def _device_rows(connection: Connection, uuid: UUID | None) -> tuple[list[Agent], list[Device], list[Row]]:
+    """All agents, and one router or all: asked at once, then fetched."""
+    agents = await connection.cursor(row_factory=class_row(Agent)).execute(
         "select a.id, name, version, last_heartbeat, last_batch, clock_error_s, clock_synchronised, buffer_depth,"
         " dropped_batches, refused_batches, revoked_at is not null as revoked,"
         " array(select site_id from agent_site s where s.agent_id = a.id) as sites"
         " from agent a where tenant_id = current_tenant() order by name limit %(agents)s",
         LIMITS,
     )
-    agents = {agent.id: agent for agent in await agents_cursor.fetchall()}
-    devices_cursor = await connection.cursor(row_factory=class_row(Device)).execute(
+    devices = await connection.cursor(row_factory=class_row(Device)).execute(
         "select d.id, uuid, site_id, d.agent_id, name, role, address, vendor, model, routeros, serial, architecture,"
         " tags, p.last_poll, p.interval_s, r.state as agent_says, r.detail as agent_detail"
         " from device d left join agent_router r on r.device_id = d.id"
@@ -235,8 +232,16 @@ async def read_devices(
         " order by name limit %(devices)s",
         {"uuid": uuid, **LIMITS},
     )
-    devices = {device.id: device for device in await devices_cursor.fetchall()}
-    latest = await latest_device(connection, list(devices), now, None if uuid else _OF_DEVICE)
+    latest = await ask_device(connection, uuid, None if uuid else _OF_DEVICE)
+    return await agents.fetchall(), await devices.fetchall(), await latest.fetchall()
+
+
+def _with_health(
+    found: tuple[list[Agent], list[Device], list[Row]], now: datetime
+) -> tuple[dict[int, Device], dict[int, Agent]]:
+    """Routers with their values and state, and agents, of what `_device_rows` found."""
+    agents, devices = {agent.id: agent for agent in found[0]}, {device.id: device for device in found[1]}
+    latest = current_device(found[2], now)
     for device in devices.values():
         values = device.values = latest.get(device.id, {})
         agent = agents.get(device.agent_id) if device.agent_id else None
@@ -256,6 +261,15 @@ async def read_devices(
             now,
         )
     return devices, agents
+
+
+async def read_devices(
+    connection: Connection, now: datetime, uuid: UUID | None = None
+) -> tuple[dict[int, Device], dict[int, Agent]]:
+    """Routers with the values that the first pages show (or one with all), their state, and all agents, of the
+    transaction's tenant.
+    """
+    return _with_health(await _device_rows(connection, uuid), now)
 
 
 async def read_ports(connection: Connection, devices: list[int], now: datetime) -> dict[int, Port]:
@@ -280,61 +294,67 @@ _NEWEST = """select distinct on (l.device_id, l.set_id) l.device_id, l.set_id, l
     order by l.device_id, l.set_id, l.ts desc"""
 _RATES = f"""
 with newest as materialized ({_NEWEST})
-select array_send(s.entities), array_send(coalesce(p.rx_bps, p.tx_bps)), array_send(coalesce(p.tx_bps, p.rx_bps))
+select n.set_id, array_send(coalesce(p.rx_bps, p.tx_bps)), array_send(coalesce(p.tx_bps, p.rx_bps))
 from newest n
 join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
   and p.ts > now() - interval '2 hours'
-join entity_set s on s.id = n.set_id
 where coalesce(p.rx_bps, p.tx_bps) is not null order by n.ts
 """  # noqa: S608  # a constant
-# One look at every port: thousands are ranked, so none is a row.
+# Thousands of ports are ranked, so none is a row.
 _PORTS = """
-select array_send(array_agg(id) filter (where capacity_bps is not null)),
-    array_send(array_agg(capacity_bps) filter (where capacity_bps is not null)),
-    array_agg(id) filter (where tags @> '{uplink:true}')
+select array_send(array_agg(id order by id)), array_send(array_agg(capacity_bps order by id)),
+    coalesce(array_agg(id) filter (where tags @> '{uplink:true}'), '{}')
 from entity where tenant_id = current_tenant() and type = 'interface'
 """
 
 
-async def read_some_ports(connection: Connection, now: datetime, links: list[Link], busiest: int) -> dict[int, Port]:
-    """The ports the first pages need: ends of links, uplinks, and the `busiest`; with the columns they show."""
-    rows = await connection.execute(_RATES.encode(), {"column": "rx_bps"}, binary=True)
-    polls = await rows.fetchall()
-    rows = await connection.execute(_PORTS, binary=True)
-    ids, capacities, uplinks = await rows.fetchone() or (None, None, None)
-    wanted = {*(uplinks or ()), *(end for link in links for end in (link.a_entity, link.b_entity))}
-    if polls and ids is not None:
-        wanted |= set(_busiest(polls, array_values(ids, ">i4"), array_values(capacities, ">i8"), busiest))
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What is asked of a tenant's ports to rank them: ids, ascending, what they can carry, NaN where nobody said so,
+    the ids of the uplinks, and for each key set the places of its ports.
+    """
+
+    ids: NDArray[np.float64]
+    capacities: NDArray[np.float64]
+    uplinks: list[int]
+    sets: dict[int, NDArray[np.intp]]
+
+    def busiest(self, polls: Sequence[tuple[int, bytes, bytes]], limit: int) -> list[int]:
+        """The ports with the highest utilisation of the busier direction, of polls as _RATES gives them."""
+        at = np.concatenate([self.sets[number] for number, _, _ in polls])
+        rx, tx = (arrays_values(arrays, ">f4") for arrays in list(zip(*polls, strict=True))[1:])
+        rates = np.full(len(self.ids), np.nan)
+        rates[at] = np.fmax(rx, tx)  # of a port in two sets the newer poll counts: what is written last
+        used = rates / self.capacities
+        ranked = np.flatnonzero(~np.isnan(used))
+        if len(ranked) > limit:
+            ranked = ranked[used[ranked] >= np.partition(used[ranked], -limit)[-limit]]
+        return [int(self.ids[place]) for place in ranked[np.lexsort((ranked, -used[ranked]))][:limit]]
+
+
+async def _read_ranking(connection: Connection, sets: list[int]) -> Ranking:
+    asked = await connection.execute(_PORTS, binary=True)
+    asked_sets = await connection.execute(
+        "select id, array_send(entities) from entity_set where id = any(%s)", [sets], binary=True
+    )
+    packed_ids, capacities, uplinks = await asked.fetchone() or (None, None, [])
+    ids = array_values(packed_ids or b"", ">i4")
+    places = {n: np.searchsorted(ids, array_values(entities, ">i4")) for n, entities in await asked_sets.fetchall()}
+    return Ranking(ids, array_values(capacities or b"", ">i8"), uplinks, places)
+
+
+async def _some_ports(connection: Connection, now: datetime, wanted: list[int]) -> dict[int, Port]:
+    """These ports, with the columns the first pages show."""
     cursor = await connection.cursor(row_factory=class_row(Port)).execute(
         "select id, device_id, key, name, capacity_bps, tags, attributes from entity where id = any(%s)"
         " order by device_id, id limit %s",
-        [list(wanted), 2 * LIMITS["links"]],
+        [wanted, 2 * LIMITS["links"]],
     )
+    latest = await latest_some(connection, "interface", wanted, _OF_PORT, now)
     ports = {port.id: port for port in await cursor.fetchall()}
-    latest = await latest_some(connection, "interface", list(ports), _OF_PORT, now)
     for port in ports.values():
         port.values = latest.get(port.id, {})
     return ports
-
-
-def _busiest(
-    polls: Sequence[Sequence[bytes]], ids: NDArray[np.float64], capacities: NDArray[np.float64], limit: int
-) -> list[int]:
-    """The ports with the highest utilisation of the busier direction, of polls as _RATES gives them."""
-    entities, rx, tx = (
-        arrays_values([poll[at] for poll in polls], letters) for at, letters in enumerate((">i4", ">f4", ">f4"))
-    )
-    order = np.argsort(ids, kind="stable")
-    ids, rates = ids[order], np.full(len(ids), np.nan)
-    at = np.minimum(np.searchsorted(ids, entities), len(ids) - 1)
-    known = ids[at] == entities
-    # Of a port in two sets the newer poll counts: what is written last.
-    rates[at[known]] = np.fmax(rx, tx)[known]
-    used = rates / capacities[order]
-    ranked = np.flatnonzero(~np.isnan(used))
-    if len(ranked) > limit:
-        ranked = ranked[used[ranked] >= np.partition(used[ranked], -limit)[-limit]]
-    return [int(ids[place]) for place in ranked[np.lexsort((ids[ranked], -used[ranked]))][:limit]]
 
 
 # Counters now against counters some minutes ago; a set in which nothing rose is done with after one comparison.
@@ -343,13 +363,12 @@ with newest as materialized (
     -- Worked out here: with row-level security only a plain comparison may use the index.
     select *, ts - make_interval(mins => %(minutes)s) as since from ({_NEWEST}) as n),
 pair as materialized (
-    select n.device_id, s.entities, extract(epoch from p.ts - q.ts)::float8 as seconds,
+    select n.device_id, n.set_id, extract(epoch from p.ts - q.ts)::float8 as seconds,
            p.rx_errors_total as a1, p.tx_errors_total as a2, p.rx_discards_total as a3, p.tx_discards_total as a4,
            q.rx_errors_total as b1, q.tx_errors_total as b2, q.rx_discards_total as b3, q.tx_discards_total as b4
     from newest n
     join poll_interface p on (p.device_id, p.ts, p.set_id) = (n.device_id, n.ts, n.set_id)
       and p.ts > now() - interval '2 hours'
-    join entity_set s on s.id = n.set_id
     cross join lateral (
         select * from poll_interface q where q.device_id = n.device_id and q.set_id = n.set_id
           and q.ts >= n.since and q.ts < n.ts and q.ts > now() - interval '3 hours'
@@ -357,9 +376,10 @@ pair as materialized (
     where (p.rx_errors_total, p.tx_errors_total, p.rx_discards_total, p.tx_discards_total)
           is distinct from (q.rx_errors_total, q.tx_errors_total, q.rx_discards_total, q.tx_discards_total)
 ), rise as (
-    select device_id, entity, seconds, coalesce(n1 - o1, 0) + coalesce(n2 - o2, 0) as errors,
+    select pair.device_id, entity, seconds, coalesce(n1 - o1, 0) + coalesce(n2 - o2, 0) as errors,
            coalesce(n3 - o3, 0) + coalesce(n4 - o4, 0) as drops
-    from pair cross join lateral unnest(entities, a1, a2, a3, a4, b1, b2, b3, b4)
+    from pair join entity_set s on s.id = set_id
+    cross join lateral unnest(s.entities, a1, a2, a3, a4, b1, b2, b3, b4)
       as u(entity, n1, n2, n3, n4, o1, o2, o3, o4)
     -- a counter that went backwards says nothing of what happened
     where coalesce(n1 >= o1, true) and coalesce(n2 >= o2, true) and coalesce(n3 >= o3, true)
@@ -372,43 +392,66 @@ order by (r.errors + r.drops) / r.seconds desc, e.id limit %(limit)s
 FAULTY_MINUTES = 10
 
 
-async def read_faulty(connection: Connection, limit: int = 10) -> list[Faulty]:
+async def _ask_faulty(connection: Connection, limit: int = 10) -> AsyncCursor[Faulty]:
     """Ports with the most errors and drops per second over the last minutes, worst first."""
-    cursor = await connection.cursor(row_factory=class_row(Faulty)).execute(
+    return await connection.cursor(row_factory=class_row(Faulty)).execute(
         _FAULTY.encode(),
         {"column": "rx_errors_total", "minutes": FAULTY_MINUTES, "limit": limit},
     )
-    return await cursor.fetchall()
 
 
-async def read_sites(connection: Connection) -> dict[int, Site]:
-    """All sites of the transaction's tenant."""
-    cursor = await connection.cursor(row_factory=class_row(Site)).execute(
+async def _ask_sites(connection: Connection) -> AsyncCursor[Site]:
+    return await connection.cursor(row_factory=class_row(Site)).execute(
         "select id, key, name, latitude, longitude from site where tenant_id = current_tenant()"
         " order by name limit %(sites)s",
         LIMITS,
     )
-    return {site.id: site for site in await cursor.fetchall()}
 
 
-async def overview(connection: Connection) -> Overview:
-    """Read it all."""
+async def read_sites(connection: Connection) -> dict[int, Site]:
+    """All sites of the transaction's tenant."""
+    return {site.id: site for site in await (await _ask_sites(connection)).fetchall()}
+
+
+async def overview(connection: Connection, kept: Cache[Ranking], tenant: int) -> Overview:
+    """Read it all, of the transaction's `tenant`, in three round trips. PostgreSQL looks through the ports while this
+    process works out how the routers are.
+
+    What ports can carry may be as old as `kept` keeps it; it is read at once when ports are new.
+    """
     now = datetime.now(UTC)
-    # Planning costs more than running, and this is asked too seldom for PostgreSQL to stop planning by itself.
-    await connection.execute("set local plan_cache_mode = force_generic_plan", prepare=False)
-    devices, agents = await read_devices(connection, now)
-    cursor = await connection.cursor(row_factory=class_row(Link)).execute(
-        "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"
-        " order by name limit %(links)s",
-        LIMITS,
-    )
-    links = await cursor.fetchall()
-    return Overview(
-        now,
-        await read_sites(connection),
-        agents,
-        devices,
-        await read_some_ports(connection, now, links, BUSIEST),
-        links,
-        await read_faulty(connection),
-    )
+    async with connection.pipeline():
+        # Planning costs more than running, and this is asked too seldom for PostgreSQL to stop planning by itself. The
+        # horizons leave one chunk or two: looking for each row which of them it is in costs more than it saves.
+        await connection.execute(
+            "select set_config('plan_cache_mode', 'force_generic_plan', true),"
+            " set_config('timescaledb.enable_runtime_exclusion', 'off', true)"
+        )
+        asked_links = await connection.cursor(row_factory=class_row(Link)).execute(
+            "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"
+            " order by name limit %(links)s",
+            LIMITS,
+        )
+        asked_sites = await _ask_sites(connection)
+        rows = await _device_rows(connection, None)
+        asked_rates = await connection.execute(_RATES.encode(), {"column": "rx_bps"}, binary=True)
+        asked_faulty = await _ask_faulty(connection)
+        devices, agents = _with_health(rows, now)
+        links = await asked_links.fetchall()
+        polls = await asked_rates.fetchall()
+        sets, ranking = [number for number, _, _ in polls], kept.peek(tenant)
+        if ranking is None or not ranking.sets.keys() >= {*sets}:
+            ranking = await _read_ranking(connection, sets)
+            kept.put(tenant, ranking)
+        shown = {*ranking.uplinks, *(end for link in links for end in (link.a_entity, link.b_entity))}
+        if polls:
+            shown.update(ranking.busiest(polls, BUSIEST))
+        return Overview(
+            now,
+            {site.id: site for site in await asked_sites.fetchall()},
+            agents,
+            devices,
+            await _some_ports(connection, now, [*shown]),
+            links,
+            await asked_faulty.fetchall(),
+        )

@@ -281,7 +281,7 @@ async def cached_overview(request: Request, user: User) -> Overview:
     async def read() -> Overview:
         # Without the tenant's budget: what is wrong now must be seen whatever charts are being drawn.
         async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
-            return await overview(connection)
+            return await overview(connection, request.app.state.rankings, user.tenant)
 
     found: Overview = await request.app.state.overviews.get(user.tenant, read)
     return found

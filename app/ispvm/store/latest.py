@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
+from psycopg import AsyncCursor
 from psycopg.rows import dict_row
 
 from ispvm.store.columns import array_columns, columns, table
@@ -23,15 +25,16 @@ Row = dict[str, Any]
 Values = dict[str, Any]
 
 
-async def latest_device(
-    connection: Connection, devices: list[int], now: datetime, wanted: Sequence[str] | None = None
-) -> dict[int, Values]:
-    """Current value of each device column (or of those `wanted`), and `COLUMN@` with its time. Keys of the outer dict
-    are device ids.
-    """
-    wanted = wanted or _names("device")
+async def ask_device(connection: Connection, uuid: UUID | None, wanted: Sequence[str] | None) -> AsyncCursor[Row]:
+    """A cursor for `current_device`: device columns, all or those `wanted`, of one router or of all."""
+    which = "in (select id from device where %(which)s::uuid is null or uuid = %(which)s)"
+    return await _ask(connection, "device", which, uuid, wanted or _names("device"))
+
+
+def current_device(rows: list[Row], now: datetime) -> dict[int, Values]:
+    """Current value of each column asked for, and `COLUMN@` with its time. Keys of the outer dict are device ids."""
     found: dict[int, Values] = defaultdict(dict)
-    for row, names in _current(await _rows(connection, "device", devices, wanted), now, wanted):
+    for row, names in _current(rows, now):
         values = found[row["device_id"]]
         for name in names:
             values[name] = row[name]
@@ -43,14 +46,14 @@ async def latest_entities(
     connection: Connection, entity_type: str, devices: list[int], now: datetime
 ) -> dict[int, Values]:
     """Current value of each column by entity id, with the time of the newest poll as `ts`."""
-    wanted = _names(entity_type)
-    rows = await _rows(connection, entity_type, devices, wanted)
+    cursor = await _ask(connection, entity_type, "= any(%(which)s)", devices, _names(entity_type))
+    rows = await cursor.fetchall()
     found_sets = await connection.execute(
         "select id, entities from entity_set where id = any(%s)", [list({row["set_id"] for row in rows})]
     )
     sets: dict[int, list[int]] = {number: entities async for number, entities in found_sets}
     found: dict[int, Values] = defaultdict(dict)
-    for row, names in _current(rows, now, wanted):
+    for row, names in _current(rows, now):
         present = [(name, row[name]) for name in names if row[name] is not None]
         for at, entity in enumerate(sets[row["set_id"]]):
             values = found[entity]
@@ -82,7 +85,7 @@ async def latest_some(
         {"type": entity_type, "names": list(names), "entities": entities},
     )
     found: dict[int, Values] = defaultdict(dict)
-    for row, current in _current(await cursor.fetchall(), now, names):
+    for row, current in _current(await cursor.fetchall(), now):
         for name in current:
             found[row["entity"]][name] = row[name]
     return found
@@ -93,9 +96,9 @@ def _names(entity_type: str) -> list[str]:
     return [column.name for column in columns(entity_type).values()]
 
 
-def _current(rows: list[Row], now: datetime, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str]]]:
-    """Rows oldest first, so that folding in order leaves the newest, each with those of its columns that are wanted and
-    still current.
+def _current(rows: list[Row], now: datetime) -> Iterator[tuple[Row, list[str]]]:
+    """Rows oldest first, so that folding in order leaves the newest, each with those of its columns that were asked for
+    and are still current.
 
     A column comes as often as the most frequent kind of poll that carries it.
     """
@@ -106,7 +109,7 @@ def _current(rows: list[Row], now: datetime, wanted: Sequence[str]) -> Iterator[
         kind = tuple(row["columns"])
         names = of_kind.get(kind)
         if names is None:
-            names = of_kind[kind] = [name for name in kind if name in wanted]
+            names = of_kind[kind] = [name for name in kind if name in row]
         age, period = (now - row["ts"]).total_seconds(), row["period_s"] or UNKNOWN_SECONDS
         kinds.append((row, age, names))
         if age > MISSED * max(period, UNKNOWN_SECONDS):
@@ -121,14 +124,16 @@ def _current(rows: list[Row], now: datetime, wanted: Sequence[str]) -> Iterator[
             yield row, current
 
 
-async def _rows(connection: Connection, entity_type: str, devices: list[int], wanted: Sequence[str]) -> list[Row]:
+async def _ask(
+    connection: Connection, entity_type: str, which: str, parameter: object, wanted: Sequence[str]
+) -> AsyncCursor[Row]:
+    """A cursor for the newest polls of the devices for which `device_id {which}` is true, with the columns wanted."""
     same_set = "and p.set_id = l.set_id" if array_columns(entity_type) else ""
-    cursor = await connection.cursor(row_factory=dict_row).execute(
+    return await connection.cursor(row_factory=dict_row).execute(
         "select l.device_id, l.set_id, l.columns, l.ts, l.period_s,"  # noqa: S608  # names of the registry
         f" {', '.join(f'p.{name}' for name in wanted)}"
         f" from latest_poll l join {table(entity_type)} p on p.device_id = l.device_id and p.ts = l.ts {same_set}"
-        f" where l.device_id = any(%s) and l.type = %s and l.ts > {HORIZON} and p.ts > {HORIZON}"
-        f" and l.columns && %s order by l.ts limit {MAX_ROWS}",
-        [devices, entity_type, list(wanted)],
+        f" where l.device_id {which} and l.type = %(type)s and l.ts > {HORIZON} and p.ts > {HORIZON}"
+        f" and l.columns && %(wanted)s order by l.ts limit {MAX_ROWS}",
+        {"which": parameter, "type": entity_type, "wanted": list(wanted)},
     )
-    return await cursor.fetchall()

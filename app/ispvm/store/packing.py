@@ -361,7 +361,7 @@ def array_values(packed: bytes, dtype: str) -> NDArray[Any]:
 def arrays_values(rows: Sequence[bytes], dtype: str) -> NDArray[Any]:
     """The elements of many arrays one after another, as `array_values` reads them."""
     size = _cell(dtype).itemsize
-    if all(len(row) == len(rows[0]) == 20 + size * int.from_bytes(row[12:16], "big") for row in rows):
+    if rows and all(len(row) == len(rows[0]) == 20 + size * int.from_bytes(row[12:16], "big") for row in rows):
         return array_matrix(rows, dtype).reshape(-1)
     return np.concatenate([EMPTY.values, *(array_values(row, dtype) for row in rows)])
 

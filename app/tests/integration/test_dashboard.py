@@ -17,6 +17,7 @@ from ispvm import cli
 from ispvm.inventory import tenants
 from ispvm.series.budget import Budget
 from ispvm.series.cache import Answers, Cache, Memory
+from ispvm.series.overview import Ranking
 from ispvm.web.auth import User, find_user
 from ispvm_contract.identity import set_id
 from ispvm_contract.ingest import Batch, Event, Poll
@@ -249,6 +250,41 @@ async def test_the_busiest_ports_are_those_of_the_newest_polls_whatever_is_missi
     assert [(b["key"], b["utilization_pct"]) for b in busiest] == [
         *((key, 100) for key in keys[3:]), (keys[0], 50), (keys[2], 12.5)
     ]  # fmt: skip
+
+
+async def test_what_ports_can_carry_is_kept_and_a_new_key_set_is_ranked_at_once(
+    make_world: Callable[[], Awaitable[World]], owner: psycopg.Connection
+) -> None:
+    world, other = await make_world(), await make_world()
+    (tenant,) = owner.execute("select id from tenant where key = %s", [world.tenant]).fetchone() or ()
+    kept: Cache[Ranking] = world.app.state.rankings
+    for one in (other, world):
+        await one.sent(one.feeder.batch([one.now()]))
+        assert (await one.json("/api/v1/summary"))["busiest"]
+    ranking = kept.peek(tenant)
+    await world.sent(world.feeder.batch([world.now() + timedelta(seconds=1)]))
+    assert (await world.json("/api/v1/summary"))["busiest"]
+    assert ranking is not None
+    assert kept.peek(tenant) is ranking
+    ports = [p for d in world.seed.devices if d.name == ROUTER for p in d.interfaces][:2]
+    keys, full = [p.key for p in ports], [2.0 * p.capacity_bps for p in ports]
+    device, now = world.feeder.id(ROUTER), world.now() + timedelta(seconds=2)
+    poll = Poll(device, ms(now), "interface", {"interface.rx_bps": [*full]}, set_id(keys), 60)
+    await world.sent(Batch(1, uuid4(), ms(now), AGENT, {set_id(keys): keys}, [poll], [], world.feeder.inventory()))
+    busiest = msgspec.convert((await world.json("/api/v1/summary"))["busiest"], Found)
+    assert [(b["key"], b["utilization_pct"]) for b in busiest[:2]] == [(key, 200) for key in keys]
+
+
+async def test_a_summary_that_takes_too_long_ends_and_the_next_one_is_whole(
+    world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.sent(world.feeder.batch([world.now()]))
+    monkeypatch.setattr("ispvm.series.routes.STATEMENT_MS", 100)
+    with owner.transaction():
+        owner.execute("lock table link")
+        refused = await world.client.get("/api/v1/summary")
+    assert (refused.status_code, refused.json()["problem"]) == (503, "the query took too long")
+    assert (await world.json("/api/v1/summary"))["busiest"]
 
 
 # --- Caches -----------------------------------------------------------------------------------------------------------
