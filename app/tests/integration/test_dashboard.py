@@ -275,6 +275,7 @@ async def test_what_ports_can_carry_is_kept_and_a_new_key_set_is_ranked_at_once(
     assert [(b["key"], b["utilization_pct"]) for b in busiest[:2]] == [(key, 200) for key in keys]
 
 
+@pytest.mark.host
 async def test_a_summary_that_takes_too_long_ends_and_the_next_one_is_whole(
     world: World, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

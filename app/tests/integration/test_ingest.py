@@ -286,6 +286,7 @@ async def test_tokens(world: World) -> None:
     assert (await world.send(batch)).status_code == 200
 
 
+@pytest.mark.host
 async def test_a_token_that_was_accepted_is_asked_for_again_with_every_batch(world: World) -> None:
     assert (await world.send(world.feeder.batch([world.now()]))).status_code == 200
     enroll(world.settings, world.tenant, "pop", ["harbour"], world_token(world))

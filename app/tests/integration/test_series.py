@@ -284,6 +284,7 @@ async def test_a_day_that_cannot_be_packed_holds_up_no_other_and_stays_marked(
     assert world.count("rollup_dirty") == 0
 
 
+@pytest.mark.host
 async def test_a_second_worker_takes_what_the_first_has_not(world: World) -> None:
     end = world.now().replace(minute=0, second=0) - timedelta(hours=1)  # an hour that is due for every router
     await world.sent(Feeder(world.seed, 60).batch([end - timedelta(minutes=m) for m in (2, 1)], world.now()))
