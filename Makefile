@@ -111,8 +111,8 @@ rebuild:  ## build our own artefacts again from an unpacked BUNDLE alone, networ
 	@unshare --net "$(BUNDLE)/rebuild"
 
 .PHONY: airgap
-airgap: bootstrap  ## install a signed BUNDLE (and NEWER over it) on a host without a way out, and count its packets
-	@$(PYTHON) ci/airgap.py "$(BUNDLE)" $(if $(NEWER),--newer "$(NEWER)")
+airgap: bootstrap  ## install a signed BUNDLE (and NEWER, a path or pattern, over it) on a host without a way out, and count its packets
+	@$(PYTHON) ci/airgap.py "$(BUNDLE)" $(if $(NEWER),--newer $(NEWER))
 
 .PHONY: next-release
 next-release: bootstrap  ## build and sign this commit once more as the next patch level, in dist/next, for NEWER of airgap

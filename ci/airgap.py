@@ -155,13 +155,15 @@ def live(names: list[str]) -> None:
     print(f"routers live on the dashboard: {inside('python3', '-c', LIVE, link, ','.join(names)).strip()}")
 
 
-def explained(bundle: Path) -> None:
+def explained(bundle: Path, newer: Path | None) -> None:
     """Every executable or importable file of the host belongs to one component of the SBOM, and back."""
+    tree = bundle.with_name(bundle.name.removesuffix(".tar.zst"))
     files = inside("python3", "-", stdin=(ROOT / "release/sbom/host_files.py").read_text())
     with tempfile.NamedTemporaryFile("w", suffix=".json") as read:
         read.write(files)
         read.flush()
-        command = [sys.executable, "-m", "release.sbom", "bijection", str(bundle), "--files", read.name]
+        command = [sys.executable, "-m", "release.sbom", "bijection", str(newer or tree), "--files", read.name]
+        command += ["--before", str(tree)] if newer else []
         command += ["--without", "chrony"]  # a container's clock is its machine's
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print(done.stdout, end="")
@@ -220,7 +222,7 @@ def main() -> None:
             upgrade()
             live(routers)
         inside("rm", "-r", BUNDLE, *([NEWER] if args.newer else []))  # what is left is what was installed
-        explained(args.newer or args.bundle.with_name(args.bundle.name.removesuffix(".tar.zst")))
+        explained(args.bundle, args.newer)
         sink, routeless = counters()
         print(f"packets to the sink: {sink}; sends without a route: {routeless}")
         if sink or routeless:

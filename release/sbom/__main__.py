@@ -43,7 +43,7 @@ def _verify(args: argparse.Namespace) -> bool:
 
 def _bijection(args: argparse.Namespace) -> bool:
     host = json.loads(args.files.read_text()) if args.files else bijection.read_host(args.host, args.ssh_option)
-    report = bijection.compare(args.tree, host, args.without)
+    report = bijection.compare(args.tree, host, args.without, args.before)
     print(report.text())
     return report.good
 
@@ -74,6 +74,7 @@ def main() -> int:
     where.add_argument("--host", help="root@ADDRESS, reached over ssh")
     where.add_argument("--files", type=Path, help="what release/sbom/host_files.py printed on a host without a network")
     one.add_argument("--without", action="append", default=[], help="a Debian package that this inventory leaves out")
+    one.add_argument("--before", type=Path, help="the release that this one replaced: it stays on the host")
     one.add_argument("--ssh-option", action="append", default=[], help="such as UserKnownHostsFile=…, as for ssh -o")
     one.set_defaults(run=_bijection)
     args = parser.parse_args()

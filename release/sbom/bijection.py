@@ -2,7 +2,8 @@
 
 A file is explained by its SHA-256 in the .deb or wheel that the release carries, never by its name alone. What the
 host's own Debian installation brought (an SSH server, say) is explained by dpkg's sums and belongs to the operating
-system's component. A component that should be on such a host and has no file there is a phantom.
+system's component. A component that should be on such a host and has no file there is a phantom. The release before,
+which stays on a host to go back to, is explained by its own SBOM and by no other.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ class Known:
     def __init__(self, tree: Path, host: dict[str, Any], without: Sequence[str] = ()) -> None:
         """Read the SBOM, and the packages and wheels that it names; they must be what it says."""
         bom = json.loads((tree / "sbom" / "ispvm.cdx.json").read_text())
+        self.place = f"/opt/ispvm/releases/{bom['metadata']['component']['version']}/"
         self.components: list[dict[str, Any]] = bom["components"]
         self.refs = {one["bom-ref"] for one in self.components}
         self.sums = {one["content"]: part["bom-ref"] for part in self.components for one in part["hashes"]}
@@ -214,18 +216,23 @@ class Known:
         return bool(entry.get("md5")) and self.md5.get(_merged(path)) == entry["md5"]
 
 
-def compare(tree: Path, host: dict[str, Any], without: Sequence[str] = ()) -> Report:
+def compare(tree: Path, host: dict[str, Any], without: Sequence[str] = (), before: Path | None = None) -> Report:
     """Compare a release with a host installed from it. Raises SbomError when the release contradicts itself.
 
-    `without`: Debian packages that this host's inventory leaves out.
+    `without`: Debian packages that this host's inventory leaves out. `before`: the release that this one replaced.
     """
     known = Known(tree, host, without)
+    old = Known(before, host, without) if before else None
     report = Report()
     files: dict[str, dict[str, Any]] = host["files"]
     present: set[str] = {deb.purl for deb in known.debs} | ({known.system} if host["packages"] else set())
+    bytes_here: set[str] = set()
     for path, entry in sorted(files.items()):
-        owners = known.owners(path, entry, files)
-        present |= owners
+        whose = old if old and path.startswith(old.place) else known
+        owners = whose.owners(path, entry, files)
+        if whose is known:
+            present |= owners
+            bytes_here.add(entry["sha256"])
         if not entry["code"]:
             continue
         report.files += 1
@@ -235,7 +242,6 @@ def compare(tree: Path, host: dict[str, Any], without: Sequence[str] = ()) -> Re
             report.ambiguous.append(f"{path}: {', '.join(sorted(owners))}")
         else:
             report.owners[owners.pop()] += 1
-    bytes_here = {entry["sha256"] for entry in files.values()}
     for part in known.components:
         wanted = _expected(part, known)
         if not wanted:

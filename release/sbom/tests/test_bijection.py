@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sbom_fixture import ROOT, make
+from sbom_fixture import ROOT, make, wheel
 
 from release.sbom import SbomError, bijection, debs, generate, host_files, model
 
@@ -131,6 +131,24 @@ def test_package_that_the_inventory_leaves_out_is_no_phantom_nor_is_what_only_it
     found = bijection.compare(tree, smaller).phantoms
     assert {one.partition("@")[0] for one in found} == {f"pkg:deb/debian/{name}" for name in gone}
     assert bijection.compare(tree, smaller, ["tool"]).phantoms == []
+
+
+def test_release_before_is_explained_by_its_own_sbom_alone(tree: Path, host: Host, tmp_path: Path) -> None:
+    before = make(tmp_path / "ispvm-0.0.9")
+    path = before / "release.json"
+    path.write_text(path.read_text().replace("0.1.0", "0.0.9"))
+    about = "License-Expression: MIT\nAuthor-email: E <e@example.org>\n"
+    wheel(before / "wheelhouse" / "amd64", "extra", "1.0", {"extra.py": b"old = 1\n"}, about)
+    generate(before, ROOT)
+    both = copy.deepcopy(host)
+    old = SITE.replace("0.1.0", "0.0.9")
+    both["files"][f"{old}/extra.py"] = file(b"old = 1\n")
+    assert bijection.compare(tree, both).unexplained == [f"{old}/extra.py"]
+    assert bijection.compare(tree, both, before=before).good
+    both["files"][f"{SITE}/extra.py"], both["files"][f"{old}/extra.py"] = file(b"old = 1\n"), file(b"")
+    assert {f"{old}/extra.py", f"{SITE}/extra.py"} <= set(bijection.compare(tree, both, before=before).unexplained)
+    both["files"] = {path.replace("0.1.0", "0.0.9"): entry for path, entry in host["files"].items()}
+    assert "pkg:pypi/extra@1.0" in bijection.compare(tree, both, before=before).phantoms
 
 
 def test_phantom_in_the_sbom_is_reported(tmp_path: Path, host: Host) -> None:

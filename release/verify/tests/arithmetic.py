@@ -82,23 +82,26 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
             body = b"".join(b"\x02" + bytes([len(n)]) + n for n in numbers)
             return b"\x30" + bytes([len(body)]) + body
 
-        def big(value: int, size: int = 33) -> bytes:
-            return value.to_bytes(size, "big")
+        def plain(value: int) -> bytes:
+            return value.to_bytes(value.bit_length() // 8 + 1, "big")
 
-        assert check(public, message, der(big(r), big(s)))
-        # not reduced, zero, negative, too few, too many
-        assert not check(public, message, der(big(r), big(s + ORDER)))
-        assert not check(public, message, der(big(r + ORDER), big(s)))
-        assert not check(public, message, der(b"", big(s)))
-        assert not check(public, message, der(big(r), b""))
-        assert not check(public, message, der(big(0), big(s)))
-        assert not check(public, message, der(big(r), big(0)))
-        assert not check(public, message, der(big(r), big(ORDER)))
-        assert not check(public, message, der(big(r)))
-        assert not check(public, message, der(big(r), big(s), big(1)))
+        assert check(public, message, der(plain(r), plain(s)))
+        # a zero more than needed, not reduced, zero, negative, too few, too many
+        assert not check(public, message, der(b"\0" + plain(r), plain(s)))
+        assert not check(public, message, der(plain(r), plain(s + ORDER)))
+        assert not check(public, message, der(plain(r + ORDER), plain(s)))
+        assert not check(public, message, der(b"", plain(s)))
+        assert not check(public, message, der(plain(r), b""))
+        assert not check(public, message, der(plain(0), plain(s)))
+        assert not check(public, message, der(plain(r), plain(0)))
+        assert not check(public, message, der(plain(r), plain(ORDER)))
+        assert not check(public, message, der(plain(r)))
+        assert not check(public, message, der(plain(r), plain(s), plain(1)))
         for value in (r, s):
             if value >> 255:
-                assert not check(public, message, der(*(big(v, 32) if v == value else big(v) for v in (r, s))))
+                assert not check(
+                    public, message, der(*(v.to_bytes(32, "big") if v == value else plain(v) for v in (r, s)))
+                )
     assert not check(public, b"", bytes.fromhex("3006020100020100"))
     # a signature that leads to the point at infinity
     generator = ec.derive_private_key(1, ec.SECP256R1()).public_key()
@@ -114,8 +117,10 @@ def ecdsa(module: types.ModuleType, rounds: int) -> None:
         assert not check(outside, b"", encode_dss_signature(r, s))
     assert module._der_pair(bytes.fromhex("3006020101020102")) == (1, 2)
     assert module._der_pair(bytes.fromhex("300602017f020102")) == (127, 2)
+    assert module._der_pair(bytes.fromhex("300702020080020102")) == (128, 2)
+    assert module._der_pair(bytes.fromhex("300702020101020102")) == (257, 2)
     for text in ("3006020180020102", "3106020101020102", "3007020101020102", "3006030101020102", "3006020101020202",
-                 "30060200020201ff", "300602010102", "300702040102030402"):  # fmt: skip
+                 "30060200020201ff", "30070202007f020102", "300602010102", "300702040102030402"):  # fmt: skip
         assert module._der_pair(bytes.fromhex(text)) is None, text
 
 

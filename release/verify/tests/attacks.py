@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import release_tree
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from release.sign import formats, stage
 from release.sign.__main__ import make_keys
@@ -588,6 +589,7 @@ class Lab:
             "ECDSA with bytes after it": lambda p: edit(
                 p / ECDSA, lambda d: formats.encode(base64.b64decode(d) + b"x").encode() + b"\n"
             ),
+            "ECDSA with a zero more than the numbers need": lambda p: edit(p / ECDSA, self._padded),
             "ECDSA that is no DER": write(ECDSA, lambda _: formats.encode(b"x" * 70) + "\n"),
         }
         for name, change in bad.items():
@@ -634,9 +636,16 @@ class Lab:
         return formats.encode(data[:42] + s.to_bytes(32, "little"))
 
     @staticmethod
-    def _other_s(data: bytes) -> bytes:
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+    def _padded(data: bytes) -> bytes:
+        """The same two numbers, each with a zero more than DER allows."""
+        r, s = (
+            b"\0" + n.to_bytes(n.bit_length() // 8 + 1, "big") for n in decode_dss_signature(base64.b64decode(data))
+        )
+        body = b"\x02" + bytes([len(r)]) + r + b"\x02" + bytes([len(s)]) + s
+        return formats.encode(b"\x30" + bytes([len(body)]) + body).encode() + b"\n"
 
+    @staticmethod
+    def _other_s(data: bytes) -> bytes:
         r, s = decode_dss_signature(base64.b64decode(data))
         return formats.encode(encode_dss_signature(r, verify.P_N - s)).encode() + b"\n"
 
