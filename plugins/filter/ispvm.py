@@ -6,8 +6,9 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-# Chunks begin and end on whole hours that divide a day, or on whole days.
-CHUNK_HOURS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 168)
+# Chunks begin and end on whole hours that divide a day. Landing rows live for two days and go once a day, with their
+# chunk: a chunk of several days would keep them for as much longer.
+CHUNK_HOURS = (1, 2, 3, 4, 6, 8, 12, 24)
 # One row per device and poll, one index entry (device, ts) per row: 1 byte per interface sample at 50 interfaces.
 INDEX_BYTES_PER_ROW = 50
 # Interfaces at the fast tier; device, routing peers and probes together come to at most two rows more.

@@ -27,12 +27,12 @@ filters, preflight = plugin("ispvm"), plugin("preflight")
 @pytest.mark.parametrize(
     ("memory_mb", "routers", "interfaces", "seconds", "days", "hours"),
     [
-        (4096, 6, 4, 5, 30, 72),  # the demo: retention decides, 3 days of 30
-        (8192, 300, 40, 30, 30, 72),
+        (4096, 6, 4, 5, 30, 24),  # the demo: never more than a day
+        (4096, 6, 4, 5, 5, 12),  # retention decides: a tenth of it
+        (8192, 300, 40, 30, 30, 24),
         (4096, 1000, 50, 10, 30, 8),  # memory decides
-        (65536, 1000, 50, 10, 30, 72),
+        (65536, 1000, 50, 10, 30, 24),
         (4096, 5000, 200, 5, 30, 1),  # never less than an hour
-        (65536, 10, 50, 60, 365, 168),  # never more than a week
     ],
 )
 def test_chunk_hours(memory_mb: int, routers: int, interfaces: int, seconds: int, days: int, hours: int) -> None:

@@ -13,7 +13,7 @@ from ispvm.store.upkeep import LANDING_DAYS
 Severity = Literal["critical", "warning", "info"]
 # The chunks that are being filled are to stay in memory: a quarter of it, as TimescaleDB's makers advise.
 CHUNK_SHARE = 0.25
-CHUNK_HOURS = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72, 168)
+CHUNK_HOURS = (1, 2, 3, 4, 6, 8, 12, 24)
 MOST_CHUNKS = 1_000
 DISK_DAYS_WARNING, DISK_DAYS_CRITICAL, DISK_SHARE_CRITICAL = 30, 7, 0.05
 # What takes the most room: the samples of each day, of which minute means remain after a while.
