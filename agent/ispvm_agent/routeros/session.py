@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import socket
 import ssl
+from asyncio import sslproto
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,9 @@ CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
 MAX_ROWS = 20_000
 MAX_REPLY_BYTES = 32 << 20
+# asyncio fills a buffer of 256 KiB for every TLS connection, a quarter of a gigabyte for 1,000 routers; a TLS record
+# has at most 16.
+sslproto.SSLProtocol.max_size = 16 << 10
 
 
 class RouterError(Exception):
