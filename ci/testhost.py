@@ -227,7 +227,17 @@ def make_network() -> None:
     """The private network, made by whoever comes first."""
     with alone("network"):
         if NETWORK not in podman("network", "ls", "--format", "{{.Name}}").split():
+            remove_bridge()
             podman("network", "create", "--subnet", str(SUBNET), NETWORK)
+
+
+def remove_bridge() -> None:
+    """Remove the network's bridge where podman left it: a host whose start was killed still counts as using it."""
+    gateway = f"{SUBNET[1]}/{SUBNET.prefixlen}"
+    for line in run(["ip", "-o", "-4", "address"]).splitlines():
+        words = line.split()
+        if gateway in words:
+            run(["ip", "link", "delete", words[1]])
 
 
 def up(name: str, address: str) -> None:
