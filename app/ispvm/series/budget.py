@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from ispvm.refusal import RefusedError
 from ispvm.series.cache import Cache
-from ispvm.store.pool import Connection, transaction
+from ispvm.store.pool import Connection, reading
 from ispvm.web.auth import User
 
 
@@ -64,7 +64,7 @@ class Budgets:
         """The budget of the user's tenant."""
 
         async def read() -> Budget:
-            async with transaction(request.app.state.pool, user.tenant, DEFAULTS.statement_timeout_ms) as connection:
+            async with reading(request.app.state.pool, user.tenant, DEFAULTS.statement_timeout_ms) as connection:
                 cursor = await connection.cursor(row_factory=class_row(Budget)).execute(
                     "select time_zone, max_range_days, max_points, max_entities, max_concurrent, statement_timeout_ms"
                     " from tenant_setting where tenant_id = current_tenant()"
@@ -82,7 +82,7 @@ class Budgets:
             raise RefusedError(429, "max_concurrent", problem, "send it again in a second", {"Retry-After": "1"})
         self._running[user.tenant] += 1
         try:
-            async with transaction(request.app.state.pool, user.tenant, budget.statement_timeout_ms) as connection:
+            async with reading(request.app.state.pool, user.tenant, budget.statement_timeout_ms) as connection:
                 yield connection
         except QueryCanceled as error:
             raise budget.refused(

@@ -212,8 +212,15 @@ _OF_DEVICE = ("up", "api_up", "cpu_pct", "uptime_seconds")
 _OF_PORT = ("oper_up", "admin_up", "rx_bps", "tx_bps")
 
 
-async def _device_rows(connection: Connection, uuid: UUID | None) -> tuple[list[Agent], list[Device], list[Row]]:
-    """All agents, and one router or all: asked at once, then fetched."""
+# For `overview`: planning costs more than running, and this is asked too seldom for PostgreSQL to stop planning by
+# itself. The horizons leave one chunk or two: looking for each row which of them it is in costs more than it saves.
+PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan", "timescaledb.enable_runtime_exclusion": "off"}
+
+
+async def _ask_devices(
+    connection: Connection, uuid: UUID | None
+) -> tuple[AsyncCursor[Agent], AsyncCursor[Device], AsyncCursor[Row]]:
+    """Cursors for `_with_health`: all agents, one router or all, and their newest polls."""
     agents = await connection.cursor(row_factory=class_row(Agent)).execute(
         "select a.id, name, version, last_heartbeat, last_batch, clock_error_s, clock_synchronised, buffer_depth,"
         " dropped_batches, refused_batches, revoked_at is not null as revoked,"
@@ -225,23 +232,26 @@ async def _device_rows(connection: Connection, uuid: UUID | None) -> tuple[list[
         "select d.id, uuid, site_id, d.agent_id, name, role, address, vendor, model, routeros, serial, architecture,"
         " tags, p.last_poll, p.interval_s, r.state as agent_says, r.detail as agent_detail"
         " from device d left join agent_router r on r.device_id = d.id"
-        # When its newest poll was, and the period of its most frequent kind of poll.
-        " left join (select device_id, max(ts) as last_poll, min(period_s) as interval_s from latest_poll"
-        "            group by device_id) p on p.device_id = d.id"
+        # When its newest poll was, and the period of its most frequent kind of poll. Looked up router by router: the
+        # planner would compare each with the polls of all.
+        " cross join lateral (select max(ts) as last_poll, min(period_s) as interval_s from latest_poll p"
+        "                     where p.device_id = d.id) p"
         " where d.tenant_id = current_tenant() and (%(uuid)s::uuid is null or uuid = %(uuid)s)"
         " order by name limit %(devices)s",
         {"uuid": uuid, **LIMITS},
+        binary=True,
     )
     latest = await ask_device(connection, uuid, None if uuid else _OF_DEVICE)
-    return await agents.fetchall(), await devices.fetchall(), await latest.fetchall()
+    return agents, devices, latest
 
 
-def _with_health(
-    found: tuple[list[Agent], list[Device], list[Row]], now: datetime
+async def _with_health(
+    asked: tuple[AsyncCursor[Agent], AsyncCursor[Device], AsyncCursor[Row]], now: datetime
 ) -> tuple[dict[int, Device], dict[int, Agent]]:
-    """Routers with their values and state, and agents, of what `_device_rows` found."""
-    agents, devices = {agent.id: agent for agent in found[0]}, {device.id: device for device in found[1]}
-    latest = current_device(found[2], now)
+    """Routers with their values and state, and agents, of what `_ask_devices` asked."""
+    agents = {agent.id: agent for agent in await asked[0].fetchall()}
+    devices = {device.id: device for device in await asked[1].fetchall()}
+    latest = current_device(await asked[2].fetchall(), now)
     for device in devices.values():
         values = device.values = latest.get(device.id, {})
         agent = agents.get(device.agent_id) if device.agent_id else None
@@ -269,7 +279,7 @@ async def read_devices(
     """Routers with the values that the first pages show (or one with all), their state, and all agents, of the
     transaction's tenant.
     """
-    return _with_health(await _device_rows(connection, uuid), now)
+    return await _with_health(await _ask_devices(connection, uuid), now)
 
 
 async def read_ports(connection: Connection, devices: list[int], now: datetime) -> dict[int, Port]:
@@ -414,44 +424,37 @@ async def read_sites(connection: Connection) -> dict[int, Site]:
 
 
 async def overview(connection: Connection, kept: Cache[Ranking], tenant: int) -> Overview:
-    """Read it all, of the transaction's `tenant`, in three round trips. PostgreSQL looks through the ports while this
-    process works out how the routers are.
+    """Read it all, of the `tenant` of a reading PLANNED_ONCE, in two round trips: all is asked at once, and PostgreSQL
+    looks through the ports while this process works out how the routers are; then come the ports that are shown.
 
     What ports can carry may be as old as `kept` keeps it; it is read at once when ports are new.
     """
     now = datetime.now(UTC)
-    async with connection.pipeline():
-        # Planning costs more than running, and this is asked too seldom for PostgreSQL to stop planning by itself. The
-        # horizons leave one chunk or two: looking for each row which of them it is in costs more than it saves.
-        await connection.execute(
-            "select set_config('plan_cache_mode', 'force_generic_plan', true),"
-            " set_config('timescaledb.enable_runtime_exclusion', 'off', true)"
-        )
-        asked_links = await connection.cursor(row_factory=class_row(Link)).execute(
-            "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"
-            " order by name limit %(links)s",
-            LIMITS,
-        )
-        asked_sites = await _ask_sites(connection)
-        rows = await _device_rows(connection, None)
-        asked_rates = await connection.execute(_RATES.encode(), {"column": "rx_bps"}, binary=True)
-        asked_faulty = await _ask_faulty(connection)
-        devices, agents = _with_health(rows, now)
-        links = await asked_links.fetchall()
-        polls = await asked_rates.fetchall()
-        sets, ranking = [number for number, _, _ in polls], kept.peek(tenant)
-        if ranking is None or not ranking.sets.keys() >= {*sets}:
-            ranking = await _read_ranking(connection, sets)
-            kept.put(tenant, ranking)
-        shown = {*ranking.uplinks, *(end for link in links for end in (link.a_entity, link.b_entity))}
-        if polls:
-            shown.update(ranking.busiest(polls, BUSIEST))
-        return Overview(
-            now,
-            {site.id: site for site in await asked_sites.fetchall()},
-            agents,
-            devices,
-            await _some_ports(connection, now, [*shown]),
-            links,
-            await asked_faulty.fetchall(),
-        )
+    asked_links = await connection.cursor(row_factory=class_row(Link)).execute(
+        "select id, name, a_entity, b_entity, capacity_bps, medium from link where tenant_id = current_tenant()"
+        " order by name limit %(links)s",
+        LIMITS,
+    )
+    asked_sites = await _ask_sites(connection)
+    asked_devices = await _ask_devices(connection, None)
+    asked_rates = await connection.execute(_RATES.encode(), {"column": "rx_bps"}, binary=True)
+    asked_faulty = await _ask_faulty(connection)
+    devices, agents = await _with_health(asked_devices, now)
+    links = await asked_links.fetchall()
+    polls = await asked_rates.fetchall()
+    sets, ranking = [number for number, _, _ in polls], kept.peek(tenant)
+    if ranking is None or not ranking.sets.keys() >= {*sets}:
+        ranking = await _read_ranking(connection, sets)
+        kept.put(tenant, ranking)
+    shown = {*ranking.uplinks, *(end for link in links for end in (link.a_entity, link.b_entity))}
+    if polls:
+        shown.update(ranking.busiest(polls, BUSIEST))
+    return Overview(
+        now,
+        {site.id: site for site in await asked_sites.fetchall()},
+        agents,
+        devices,
+        await _some_ports(connection, now, [*shown]),
+        links,
+        await asked_faulty.fetchall(),
+    )

@@ -16,6 +16,7 @@ from ispvm.refusal import RESPONSES, RefusedError
 from ispvm.series.budget import Budgets
 from ispvm.series.cache import SERIES_SECONDS, SUMMARY_SECONDS, TOP_SECONDS, Answers, Kept, encoded_response
 from ispvm.series.overview import (
+    PLANNED_ONCE,
     Agent,
     Device,
     LoadClass,
@@ -30,7 +31,7 @@ from ispvm.series.overview import (
 from ispvm.series.query import MAX_POINTS, STATEMENT_MS, Series, find_entity, metric_of, read_series
 from ispvm.store.history import Day, incidents_a_day, top
 from ispvm.store.latest import latest_entities
-from ispvm.store.pool import Connection, transaction
+from ispvm.store.pool import Connection, reading
 from ispvm.web.auth import SignedIn, User
 
 router = APIRouter(prefix="/api/v1", tags=["dashboard"], responses=RESPONSES, route_class=Kept)
@@ -280,7 +281,7 @@ async def cached_overview(request: Request, user: User) -> Overview:
 
     async def read() -> Overview:
         # Without the tenant's budget: what is wrong now must be seen whatever charts are being drawn.
-        async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+        async with reading(request.app.state.pool, user.tenant, STATEMENT_MS, **PLANNED_ONCE) as connection:
             return await overview(connection, request.app.state.rankings, user.tenant)
 
     found: Overview = await request.app.state.overviews.get(user.tenant, read)
@@ -396,7 +397,7 @@ async def cached_incidents(request: Request, user: User, days: int) -> tuple[str
 
     async def read() -> list[Day]:
         today = datetime.now(ZoneInfo(zone)).date()
-        async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+        async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
             return await incidents_a_day(connection, today - timedelta(days=days - 1), days, zone)
 
     found: list[Day] = await request.app.state.incidents.get((user.tenant, zone, days), read)

@@ -102,26 +102,35 @@ def _current(rows: list[Row], now: datetime) -> Iterator[tuple[Row, list[str]]]:
 
     A column comes as often as the most frequent kind of poll that carries it.
     """
+    fresh = MISSED * LEAST_SECONDS  # however often a column comes
     of_kind: dict[tuple[str, ...], list[str]] = {}
-    periods: dict[tuple[int, str], float] = {}
     kinds: list[tuple[Row, float, list[str]]] = []
+    slow: set[int] = set()
     for row in rows:
         kind = tuple(row["columns"])
-        names = of_kind.get(kind)
-        if names is None:
+        if (names := of_kind.get(kind)) is None:
             names = of_kind[kind] = [name for name in kind if name in row]
-        age, period = (now - row["ts"]).total_seconds(), row["period_s"] or UNKNOWN_SECONDS
+        age = (now - row["ts"]).total_seconds()
         kinds.append((row, age, names))
-        if age > MISSED * max(period, UNKNOWN_SECONDS):
-            continue  # a kind that no longer comes, perhaps of an older agent, sets no pace
-        for name in names:
-            key = (row["device_id"], name)
-            periods[key] = min(periods.get(key, period), period)
+        if age > fresh:
+            slow.add(row["device_id"])
+    paces = _paces(kinds, slow)
     for row, age, names in kinds:
-        pace = [(n, periods.get((row["device_id"], n), 0.0)) for n in names]
-        current = [name for name, period in pace if period and age <= MISSED * max(period, LEAST_SECONDS)]
+        current = names if age <= fresh else [n for n in names if age <= MISSED * paces.get((row["device_id"], n), 0.0)]
         if current:
             yield row, current
+
+
+def _paces(kinds: list[tuple[Row, float, list[str]]], devices: set[int]) -> dict[tuple[int, str], float]:
+    """How often columns of these devices come, in seconds, by device and name."""
+    paces: dict[tuple[int, str], float] = {}
+    for row, age, names in kinds:
+        device, period = row["device_id"], row["period_s"] or UNKNOWN_SECONDS
+        if device not in devices or age > MISSED * max(period, UNKNOWN_SECONDS):
+            continue  # a kind that no longer comes, perhaps of an older agent, sets no pace
+        for name in names:
+            paces[device, name] = min(paces.get((device, name), period), period)
+    return {key: max(period, LEAST_SECONDS) for key, period in paces.items()}
 
 
 async def _ask(
@@ -136,4 +145,5 @@ async def _ask(
         f" where l.device_id {which} and l.type = %(type)s and l.ts > {HORIZON} and p.ts > {HORIZON}"
         f" and l.columns && %(wanted)s order by l.ts limit {MAX_ROWS}",
         {"which": parameter, "type": entity_type, "wanted": list(wanted)},
+        binary=True,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import psycopg
 from psycopg import AsyncConnection
@@ -70,3 +71,39 @@ async def transaction(pool: Pool, tenant: int, timeout_ms: int = 0) -> AsyncIter
                 await connection.rollback()
             raise
         await connection.commit()
+
+
+# Connections on their way back to the pool; the event loop itself keeps no hold on a task.
+_returning: set[asyncio.Task[None]] = set()
+
+
+@asynccontextmanager
+async def reading(pool: Pool, tenant: int, timeout_ms: int, **settings: str) -> AsyncIterator[Connection]:
+    """Like `transaction`, but only to read, with more settings if wanted, and as one pipeline: what is asked goes out
+    without waiting for an answer, and an error of a statement is raised where its rows are fetched.
+
+    A pipeline without `begin` is one transaction. It needs no round trip to begin, and nobody waits for its end.
+    """
+    settings |= {
+        "transaction_read_only": "on", "ispvm.tenant": str(tenant), "statement_timeout": str(timeout_ms)
+    }  # fmt: skip
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(pool.connection())
+        await stack.enter_async_context(connection.pipeline())
+        set_all = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+        await connection.execute(
+            f"select {set_all}".encode(),
+            [text for setting in settings.items() for text in setting],
+        )
+        try:
+            yield connection
+        finally:
+            returning = asyncio.create_task(_give_back(stack.pop_all()))
+            _returning.add(returning)
+            returning.add_done_callback(_returning.discard)
+
+
+async def _give_back(stack: AsyncExitStack) -> None:
+    """End pipeline and transaction; what there is to say of a broken connection was said when it was read from."""
+    with suppress(psycopg.Error):
+        await stack.aclose()

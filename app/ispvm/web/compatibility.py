@@ -12,7 +12,7 @@ from ispvm import __version__
 from ispvm.refusal import RESPONSES
 from ispvm.series.cache import encoded_response
 from ispvm.series.query import STATEMENT_MS
-from ispvm.store.pool import transaction
+from ispvm.store.pool import reading
 from ispvm.web.auth import SignedIn
 from ispvm.web.page import PageUser, page
 
@@ -36,7 +36,7 @@ class CompatibilityOut(BaseModel):
 
 
 async def _agents(request: Request, tenant: int) -> list[AgentVerdict]:
-    async with transaction(request.app.state.pool, tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, tenant, STATEMENT_MS) as connection:
         rows = await connection.execute(
             "select name, version from agent where tenant_id = current_tenant() and revoked_at is null"
             " order by name limit 1000"

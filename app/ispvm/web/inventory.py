@@ -20,7 +20,7 @@ from ispvm.inventory import imports, sheets
 from ispvm.inventory.imports import InventoryChangedError
 from ispvm.inventory.planning import TooMuchError, Upload
 from ispvm.inventory.sheets import MAX_BYTES, MAX_FAULTS, MAX_ROWS, SHEETS
-from ispvm.store.pool import transaction
+from ispvm.store.pool import reading, transaction
 from ispvm.web.auth import User
 from ispvm.web.page import NotFoundError, PageUser, page
 
@@ -47,7 +47,7 @@ Administrator = Annotated[User, Depends(_administrator)]
 
 async def _show(request: Request, user: User, status: int = 200, **values: Any) -> Response:
     """The page, with what there is to say about an import."""
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         rows = await connection.cursor(row_factory=dict_row).execute(
             "select at, who, details->'files' as files, details->'counts' as counts from audit_log"
             " where tenant_id = current_tenant() and action = 'inventory import' order by id desc limit %s",
@@ -68,7 +68,7 @@ async def inventory(request: Request, user: Administrator) -> Response:
 @router.get("/{sheet}.csv")
 async def export(request: Request, user: Administrator, sheet: SheetName) -> Response:
     """A sheet of the inventory as it is."""
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         found = await imports.read(connection)
     return _csv(sheet, imports.export(found, SHEETS[sheet]))
 
@@ -96,7 +96,7 @@ async def check(request: Request, user: Administrator) -> Response:
         uploads = [(name, content) for name, content in uploads if content or name != "file"]
         if not uploads:
             return await _show(request, user, 422, problem="Choose at least one file.")
-        async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+        async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
             plan = await imports.check(connection, uploads)
     except TooMuchError as error:
         return await _show(request, user, error.status, problem=f"{_sentence(error)} Nothing was read.")

@@ -17,7 +17,7 @@ from ispvm.reports.routes import Key, MonthName, P95Report, Tag, Zone, p95_repor
 from ispvm.series.overview import Agent
 from ispvm.series.query import STATEMENT_MS
 from ispvm.series.routes import cached_overview
-from ispvm.store.pool import transaction
+from ispvm.store.pool import reading
 from ispvm.web.auth import User
 from ispvm.web.page import NotFoundError, PageUser, page
 
@@ -61,7 +61,7 @@ async def p95(
 
 async def _generated_until(request: Request, user: User, report: P95Report) -> datetime | None:
     """Until when the month has history that a seed made up; None when all of it was measured."""
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         rows = await connection.execute(
             "select least(upper(generated), %s) from tenant"
             " where id = current_tenant() and generated && tstzrange(%s, %s)",

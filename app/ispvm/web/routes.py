@@ -19,7 +19,7 @@ from ispvm.health.state import URGENCY, State
 from ispvm.series.overview import FAULTY_MINUTES, Overview, Port, read_devices, read_ports, read_sites
 from ispvm.series.query import STATEMENT_MS
 from ispvm.series.routes import cached_incidents, cached_overview, sessions
-from ispvm.store.pool import Connection, Pool, transaction
+from ispvm.store.pool import Connection, Pool, reading
 from ispvm.web import show
 from ispvm.web.auth import (
     COOKIE,
@@ -70,7 +70,7 @@ def _chart_port(found: Overview) -> Port | None:
 async def _home(request: Request, user: User) -> dict[str, Any]:
     found = await cached_overview(request, user)
     _, incidents = await cached_incidents(request, user, DAYS)
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         events = await _recent_events(connection)
     urgency = {device.id: URGENCY.index(device.health.state) for device in found.devices.values()}
     by_site = defaultdict(list)
@@ -140,7 +140,7 @@ async def _polling(connection: Connection, device: int) -> dict[str, Any] | None
 
 async def _device(request: Request, user: User, device_id: UUID, port: str | None) -> dict[str, Any]:
     now = datetime.now(UTC)
-    async with transaction(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
+    async with reading(request.app.state.pool, user.tenant, STATEMENT_MS) as connection:
         devices, agents = await read_devices(connection, now, device_id)
         if not devices:
             raise NotFoundError("There is no such router")

@@ -159,7 +159,14 @@ async def test_a_query_that_takes_too_long_is_ended_and_says_so(world: World) ->
         Exception, match="statement_timeout_ms: the query takes more milliseconds than this tenant's 100"
     ):
         async with world.app.state.budgets.query(request, user) as connection:
-            await connection.execute("select pg_sleep(5)")
+            await (await connection.execute("select pg_sleep(5)")).fetchone()
+    for _ in range(9):  # on every connection of the pool, also the one on which it went wrong
+        async with world.app.state.budgets.query(request, user) as connection:
+            asked = await connection.execute(
+                "select current_tenant(), current_setting('statement_timeout'),"
+                " current_setting('transaction_read_only')"
+            )
+            assert await asked.fetchone() == (user.tenant, "100ms", "on")
 
 
 @pytest.mark.host

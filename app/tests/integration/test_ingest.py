@@ -365,6 +365,9 @@ async def test_a_batch_that_the_database_cannot_take_in_time_comes_back_later(
     assert int(answer.headers["Retry-After"]) > 0
     assert world.count("poll_device") == world.count("ingest_batch") == 0
     assert (await world.sent(batch))["status"] == "stored"
+    # on every connection of the pool, also the one on which it went wrong
+    for minutes in range(1, 9):
+        assert (await world.sent(world.feeder.batch([world.now() - timedelta(minutes=minutes)])))["status"] == "stored"
 
 
 async def test_heartbeat_and_states(world: World) -> None:
