@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -153,10 +154,23 @@ class Machine:
         """To the server."""
         return UnixHTTP(self.settings.socket)
 
-    def ready(self) -> bool:
-        """Whether server and database answer."""
+    @contextmanager
+    def uncached(self) -> Iterator[UnixHTTP]:
+        """A connection to a second server that keeps no answer (`bench.uncached`)."""
+        name, path = "ispvm-bench-uncached", "/run/ispvm-bench-uncached/server.sock"
+        run("systemd-run", f"--unit={name}", "--quiet", "--uid=ispvm", f"--property=RuntimeDirectory={name}",
+            f"--working-directory={Path.cwd()}", "--setenv=PYTHONDONTWRITEBYTECODE=1",
+            sys.executable, "-m", "bench.uncached", path)  # fmt: skip
         try:
-            peer = self.connection()
+            wait_for("the server that keeps nothing is ready", lambda: self.ready(path))
+            yield UnixHTTP(path)
+        finally:
+            run("systemctl", "stop", name)
+
+    def ready(self, path: str = "") -> bool:
+        """Whether server and database answer; the one on the socket `path`, or the installed one."""
+        try:
+            peer = UnixHTTP(path) if path else self.connection()
             peer.request("GET", "/readyz")
             return peer.getresponse().status == 200
         except OSError:
