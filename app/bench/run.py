@@ -74,7 +74,7 @@ def cold_memory_ns() -> float:
     processor push ours out of its caches. 60 to 100 is the memory itself, 5 to 20 a cache.
     """
     objects = [float(number) for number in range(200_000)]
-    random.Random(1).shuffle(objects)
+    random.Random(1).shuffle(objects)  # noqa: S311  # nothing secret
     time.sleep(1)
     began = time.perf_counter()
     sum(objects)
