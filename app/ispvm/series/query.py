@@ -20,6 +20,8 @@ from typing import Literal
 from uuid import UUID
 
 from ispvm_contract.registry import Metric, registry
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 from psycopg.types.range import Range
 from pydantic import BaseModel, Field
 
@@ -28,7 +30,7 @@ from ispvm.store.columns import DERIVED, columns, landing_types
 from ispvm.store.packing import DAY_SECONDS, Spans, sketch_p95, spans
 from ispvm.store.pool import Connection
 from ispvm.store.samples import EPOCH, Subject, Track, read_samples, unpacked_hour
-from ispvm.store.steps import HOUR_SECONDS, read_steps
+from ispvm.store.steps import HOUR_SECONDS, AskedSteps, ask_steps, fetch_steps
 
 MAX_POINTS = 600
 MAX_RANGE = timedelta(days=1830)
@@ -125,15 +127,11 @@ def metric_of(name: str) -> Metric:
     return metric
 
 
-async def find_entity(connection: Connection, device: UUID, metric: Metric, key: str) -> Entity:
-    """What has the metric, if this tenant has it; otherwise 404, the same for one that another tenant has."""
-    rows = await connection.execute(
+async def find_entity(connection: Connection, device: UUID, metric: Metric, key: str) -> AsyncCursor[TupleRow]:
+    """Ask for what has the metric: a row for `Entity` if this tenant has it."""
+    return await connection.execute(
         _FIND.encode(), {"device": device, "type": metric.entity_type, "key": key, "column": _column(metric)}
     )
-    row = await rows.fetchone()
-    if row is None:
-        raise RefusedError(404, "device", f"no {metric.entity_type} {key!r} on device {device}", "see /api/v1/devices")
-    return Entity(*row)
 
 
 def _column(metric: Metric) -> str:
@@ -149,10 +147,15 @@ def choose_step(seconds: float, max_points: int, interval_s: float | None, resol
     return next((step for step in _STEPS if step >= wanted), math.ceil(wanted / DAY_SECONDS) * DAY_SECONDS)
 
 
+def _span(step: int, start: datetime, end: datetime, max_points: int) -> tuple[int, int]:
+    """The number of the first bucket since 1970, and how many there are."""
+    first = math.floor(start.timestamp() / step)
+    return first, min(math.ceil(end.timestamp() / step) - first, max_points)
+
+
 def _empty(entity: Entity, metric: Metric, step: int, start: datetime, end: datetime, max_points: int) -> Series:
     """A series of gaps over the range."""
-    first = math.floor(start.timestamp() / step)
-    count = min(math.ceil(end.timestamp() / step) - first, max_points)
+    first, count = _span(step, start, end, max_points)
     return Series(
         device=entity.device,
         entity_type=entity.type,
@@ -190,22 +193,43 @@ def _places(series: Series, seconds: Iterable[int]) -> list[int]:
 
 
 async def read_series(
-    connection: Connection, entity: Entity, metric: Metric, start: datetime, end: datetime, max_points: int
+    connection: Connection, device: UUID, metric: Metric, key: str, start: datetime, end: datetime, max_points: int
 ) -> Series:
-    """Read and bucket one series."""
-    if metric.name in DERIVED and entity.capacity_bps is None:
-        raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
+    """Find, read and bucket one series; 404 when this tenant has none, the same for one that another tenant has."""
     seconds = (end - start).total_seconds()
+    derived = metric.name in DERIVED
+    asked = await find_entity(connection, device, metric, key)
+    steps = None
+    step = choose_step(seconds, max_points, None, "raw")
+    if HOUR_SECONDS <= step <= DAY_SECONDS and not derived:  # as wide, however seldom there is a sample
+        steps = await _ask_steps(connection, device, metric, key, step, start, end, max_points)
+    if (row := await asked.fetchone()) is None:
+        raise RefusedError(404, "device", f"no {metric.entity_type} {key!r} on device {device}", "see /api/v1/devices")
+    entity = Entity(*row)
+    if derived and entity.capacity_bps is None:
+        raise RefusedError(422, "metric", f"{entity.key!r} has no capacity", "give capacity_bps in the inventory")
     step = choose_step(seconds, max_points, entity.interval_s, "raw")
     found = None
     # What is derived follows the capacity of today as long as there are samples.
-    if not HOUR_SECONDS <= step <= DAY_SECONDS or metric.name in DERIVED:
+    if not HOUR_SECONDS <= step <= DAY_SECONDS or derived:
         found = await _from_samples(connection, metric, _empty(entity, metric, step, start, end, max_points), entity,
                                     start, end)  # fmt: skip
     step = choose_step(seconds, max_points, entity.interval_s, "1h")
     if found is None and step <= DAY_SECONDS:
-        found = await _from_hours(connection, metric, _empty(entity, metric, step, start, end, max_points), entity)
+        if steps is None or steps.hours * HOUR_SECONDS != step:
+            steps = await _ask_steps(connection, device, metric, key, step, start, end, max_points)
+        found = await _from_hours(connection, metric, _empty(entity, metric, step, start, end, max_points), entity,
+                                  steps)  # fmt: skip
     return found if found is not None else await _from_days(connection, entity, metric, start, end, max_points)
+
+
+async def _ask_steps(
+    connection: Connection, device: UUID, metric: Metric, key: str, step: int, start: datetime, end: datetime,
+    max_points: int,
+) -> AskedSteps:  # fmt: skip
+    first, count = _span(step, start, end, max_points)
+    days = [datetime.fromtimestamp(second, UTC).date() for second in (first * step, (first + count) * step - 1)]
+    return await ask_steps(connection, device, metric, key, step // HOUR_SECONDS, *days)
 
 
 async def _from_samples(
@@ -224,14 +248,14 @@ async def _from_samples(
     return series
 
 
-async def _from_hours(connection: Connection, metric: Metric, series: Series, entity: Entity) -> Series | None:
+async def _from_hours(
+    connection: Connection, metric: Metric, series: Series, entity: Entity, steps: AskedSteps
+) -> Series | None:
     """Buckets from an hour to a day; None when a day that is read from its samples has none any more."""
     step = series.step_s
     series.resolution = "1h" if step < DAY_SECONDS else "1d"
-    start, end = (datetime.fromtimestamp(second, UTC) for second in (series.t[0], series.t[-1] + step))
     unpacked = entity.unpacked.astimezone(UTC).date() if entity.unpacked else None
-    last = (end - timedelta(seconds=1)).date()
-    days = await read_steps(connection, entity.id, metric.name, step // HOUR_SECONDS, start.date(), last, unpacked)
+    days = await fetch_steps(steps, unpacked)
     _fill(series, days.buckets)
     series.resets, series.late = _places(series, days.resets), _late(series, days.late)
     for first, last_day in _stretches(days.open):

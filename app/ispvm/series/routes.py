@@ -28,7 +28,7 @@ from ispvm.series.overview import (
     read_ports,
     read_sites,
 )
-from ispvm.series.query import MAX_POINTS, STATEMENT_MS, Series, find_entity, metric_of, read_series
+from ispvm.series.query import MAX_POINTS, STATEMENT_MS, Series, metric_of, read_series
 from ispvm.store.history import Day, incidents_a_day, top
 from ispvm.store.latest import latest_entities
 from ispvm.store.pool import Connection, reading
@@ -314,8 +314,7 @@ async def series(
 
     async def read() -> bytes:
         async with budgets.query(request, user) as connection:
-            entity = await find_entity(connection, device, wanted, key)
-            found = await read_series(connection, entity, wanted, begin, stop, max_points)
+            found = await read_series(connection, device, wanted, key, begin, stop, max_points)
         return found.model_dump_json().encode()
 
     cache_key = (user.tenant, "series", device, metric, key, int(begin.timestamp()), int(stop.timestamp()), max_points)

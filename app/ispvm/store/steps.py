@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import numpy as np
+from ispvm_contract.registry import Metric
 from numpy.typing import NDArray
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 
 from ispvm.store.packing import DAY_SECONDS, EMPTY, Spans, array_matrix
 from ispvm.store.pool import Connection
@@ -50,27 +54,39 @@ def _query(hours: int) -> str:
     return (
         "select day - '1970-01-01'::date, step_p95 is null, reset_at, late, array_send(hour_n), array_send(hour_mean),"  # noqa: S608  # constants
         " array_send(coalesce(hour_min, hour_mean)), array_send(coalesce(hour_max, hour_mean)),"
-        f" array_send({p95}) from rollup_1d where entity_id = %(entity)s"
+        f" array_send({p95}) from rollup_1d where entity_id = (select e.id from entity e join device d"
+        " on d.id = e.device_id where d.uuid = %(device)s and e.type = %(type)s and e.key = %(key)s)"
         " and metric_id = (select id from metric where name = %(metric)s)"
         " and day >= %(first)s and day <= %(last)s order by day"
     )
 
 
-async def read_steps(
-    connection: Connection, entity: int, metric: str, hours: int, first: date, last: date, packed_until: date | None
-) -> Steps:
-    """Buckets of `hours` (1, one of STEP_HOURS, or 24) of whole days. From `packed_until` on, hours may still wait to
-    be packed: these days are open, too.
-    """
-    rows = await connection.execute(
-        _query(hours).encode(), {"entity": entity, "metric": metric, "first": first, "last": last}, binary=True
-    )
+@dataclass(frozen=True, slots=True)
+class AskedSteps:
+    """Steps on their way."""
+
+    hours: int
+    last: date
+    rows: AsyncCursor[TupleRow]
+
+
+async def ask_steps(
+    connection: Connection, device: UUID, metric: Metric, key: str, hours: int, first: date, last: date
+) -> AskedSteps:
+    """Ask for buckets of `hours` (1, one of STEP_HOURS, or 24) of whole days. The entity need not be found before."""
+    names = {"device": device, "type": metric.entity_type, "key": key, "metric": metric.name}
+    rows = await connection.execute(_query(hours).encode(), {**names, "first": first, "last": last}, binary=True)
+    return AskedSteps(hours, last, rows)
+
+
+async def fetch_steps(asked: AskedSteps, packed_until: date | None) -> Steps:
+    """What was asked. From `packed_until` on, hours may still wait to be packed: these days are open, too."""
     open_from = (packed_until - EPOCH).days if packed_until else None
     over: list[Sequence[Any]] = []
     packed: set[int] = set()
     resets: list[int] = []
     late: list[int] = []
-    for row in await rows.fetchall():
+    for row in await asked.rows.fetchall():
         if row[1] or (open_from is not None and row[0] >= open_from):
             packed.add(row[0])
             continue
@@ -78,8 +94,8 @@ async def read_steps(
         resets += [row[0] * DAY_SECONDS + second for second in row[2] or ()]
         late += [row[0] * DAY_SECONDS + second for second in row[3] or ()]
     # What landed first today has no row at all yet.
-    unpacked = range(open_from, (last - EPOCH).days + 1) if open_from is not None else ()
-    return Steps(_merged(over, hours), sorted(packed.union(unpacked)), packed, resets, late)
+    unpacked = range(open_from, (asked.last - EPOCH).days + 1) if open_from is not None else ()
+    return Steps(_merged(over, asked.hours), sorted(packed.union(unpacked)), packed, resets, late)
 
 
 def _merged(days: Sequence[Sequence[Any]], hours: int) -> Spans:

@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 from host_shell import on_host, superuser
-from ispvm.series.query import Series, find_entity, metric_of, read_series
+from ispvm.series.query import Series, metric_of, read_series
 from ispvm.settings import Settings
 from ispvm.store.migrate import _apply, migrate, migrations
 from ispvm.store.rollup import roll_up
@@ -109,8 +109,7 @@ async def read(settings: Settings, start: datetime, end: datetime) -> Series:
         await connection.execute(
             "select set_config('ispvm.tenant', (select id::text from tenant where key = 'old'), true)"
         )
-        entity = await find_entity(connection, DEVICE, metric_of("interface.rx_bps"), "ether1")
-        return await read_series(connection, entity, metric_of("interface.rx_bps"), start, end, 600)
+        return await read_series(connection, DEVICE, metric_of("interface.rx_bps"), "ether1", start, end, 600)
 
 
 def check_hour(series: Series, hour: datetime, error: float) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 from feeder import AGENT, Feeder, ms
-from ispvm.series.query import find_entity, metric_of
+from ispvm.series.query import Entity, find_entity, metric_of
 from ispvm.store import rollup
 from ispvm.store.packing import STEP
 from ispvm.store.pool import transaction
@@ -416,7 +416,8 @@ async def test_the_plan_of_a_series_uses_indexes_only(world: World) -> None:
     await world.rolled_up()
     tenant = await _tenant(world)
     async with transaction(world.app.state.pool, tenant) as connection:
-        entity = await find_entity(connection, world.feeder.id(ROUTER), metric_of("interface.rx_bps"), PORT)
+        asked = await find_entity(connection, world.feeder.id(ROUTER), metric_of("interface.rx_bps"), PORT)
+        entity = Entity(*await asked.fetchone() or ())
         await connection.execute("set local enable_seqscan = off")
         for query, parameters in (
             (
@@ -424,7 +425,17 @@ async def test_the_plan_of_a_series_uses_indexes_only(world: World) -> None:
                 {"device": entity.device_id, "entity": entity.id, "type": "interface", "from": times[0], "to": end},
             ),
             (DAYS_OF, {"entity": entity.id, "metric": "interface.rx_bps", "from": end.date(), "to": end.date()}),
-            (_query(4), {"entity": entity.id, "metric": "interface.rx_bps", "first": end.date(), "last": end.date()}),
+            (
+                _query(4),
+                {
+                    "device": entity.device,
+                    "type": "interface",
+                    "key": PORT,
+                    "metric": "interface.rx_bps",
+                    "first": end.date(),
+                    "last": end.date(),
+                },
+            ),
         ):
             rows = await connection.execute(b"explain " + query.encode(), parameters)
             plan = "\n".join([row[0] async for row in rows])
