@@ -131,12 +131,16 @@ def _tenant_show(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _tenant_set(settings: Settings, arguments: argparse.Namespace) -> int:
-    from ispvm.inventory.tenants import change
+    from ispvm.inventory.tenants import change, set_operator
 
     values = {name: value for name in TENANT_SETTINGS if (value := getattr(arguments, name)) is not None}
-    if not values:
-        raise ValueError(f"say what to set: {', '.join('--' + n.replace('_', '-') for n in TENANT_SETTINGS)}")
-    return _changed(change(settings, arguments.tenant, values))
+    if not values and arguments.operator is None:
+        options = ", ".join("--" + name.replace("_", "-") for name in [*TENANT_SETTINGS, "operator"])
+        raise ValueError(f"say what to set: {options}")
+    changed = bool(values) and change(settings, arguments.tenant, values)
+    if arguments.operator is not None:
+        changed |= set_operator(settings, arguments.tenant, arguments.operator == "yes")
+    return _changed(changed)
 
 
 def _check_config(path: Path) -> int:
@@ -187,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     revoke.set_defaults(run=_agent_revoke)
     agents.add_parser("list", help="all agents and when they last reported").set_defaults(run=_agent_list)
 
-    tenants = commands.add_parser("tenant", help="what a tenant may ask at most").add_subparsers(
+    tenants = commands.add_parser("tenant", help="what a tenant may ask at most and see").add_subparsers(
         dest="verb", required=True
     )
     shown = tenants.add_parser("show", help="the limits of a tenant")
@@ -197,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument("--tenant", required=True)
     for name, (kind, text) in TENANT_SETTINGS.items():
         limits.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    limits.add_argument(
+        "--operator", choices=("yes", "no"), help="whether its administrators see how the whole appliance does"
+    )
     limits.set_defaults(run=_tenant_set)
 
     seeds = commands.add_parser("seed", help="demo and lab data").add_subparsers(dest="verb", required=True)

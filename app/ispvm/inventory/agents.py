@@ -18,7 +18,9 @@ def ensure_tenant(connection: psycopg.Connection, key: str, name: str | None = N
     if row is not None:
         return row[0], False
     made = connection.execute(
-        "insert into tenant (key, name) values (%s, %s) returning id", [key, name or key]
+        # the first one is the operator's
+        "insert into tenant (key, name, operator) values (%s, %s, not exists (select from tenant)) returning id",
+        [key, name or key],
     ).fetchone()
     assert made is not None  # noqa: S101  # an insert without ON CONFLICT returns its row
     return made[0], True

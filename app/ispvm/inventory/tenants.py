@@ -30,10 +30,29 @@ def _budget(connection: psycopg.Connection, tenant: int) -> Budget:
 
 
 def show(settings: Settings, key: str) -> str:
-    """The limits of a tenant, one a line. Raises LookupError for an unknown tenant."""
+    """The limits of a tenant, one a line, and whether it runs the appliance. Raises LookupError for an unknown one."""
     with psycopg.connect(settings.database.owner_dsn) as connection:
-        budget = _budget(connection, _tenant(connection, key))
-    return "\n".join(f"{name} = {value}" for name, value in dataclasses.asdict(budget).items())
+        tenant = _tenant(connection, key)
+        budget, operator = _budget(connection, tenant), _operates(connection, tenant)
+    said = {**dataclasses.asdict(budget), "operator": "yes" if operator else "no"}
+    return "\n".join(f"{name} = {value}" for name, value in said.items())
+
+
+def _operates(connection: psycopg.Connection, tenant: int) -> bool:
+    row = connection.execute("select operator from tenant where id = %s", [tenant]).fetchone()
+    return bool(row and row[0])
+
+
+def set_operator(settings: Settings, key: str, operator: bool) -> bool:
+    """Let the administrators of a tenant see how the whole appliance does, or no longer; returns whether anything
+    changed. Raises LookupError for an unknown tenant.
+    """
+    with psycopg.connect(settings.database.owner_dsn) as connection:
+        tenant = _tenant(connection, key)
+        changed = connection.execute(
+            "update tenant set operator = %s where id = %s and operator <> %s", [operator, tenant, operator]
+        )
+    return changed.rowcount > 0
 
 
 def change(settings: Settings, key: str, values: Mapping[str, int | str]) -> bool:

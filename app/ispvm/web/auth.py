@@ -35,6 +35,7 @@ class User:
     role: Role
     has_password: bool
     by_link: bool
+    operator: bool  # of the tenant that runs the appliance
 
 
 def new_secret() -> str:
@@ -58,7 +59,9 @@ async def find_user(request: Request) -> User | None:
         pool: Pool = request.app.state.pool
         async with pool.connection() as connection:
             rows = await connection.execute(
-                "select id, tenant_id, tenant_name, name, role, has_password, by_link from user_by_session(%s)", [key]
+                "select id, tenant_id, tenant_name, name, role, has_password, by_link, operates(tenant_id)"
+                " from user_by_session(%s)",
+                [key],
             )
             row = await rows.fetchone()
         return User(*row) if row else None

@@ -80,9 +80,9 @@ def _lag(agent: Agent, tenant: str, now: datetime) -> AgentLag:
 
 @router.get("/upkeep")
 async def upkeep(request: Request, user: PageUser) -> Response:
-    """How the machine room does, and what to do about it. For administrators; agents are those of their tenant."""
-    if user.role != "admin":
-        raise NotFoundError("This page is for administrators")
+    """How the machine room does, and what to do about it, for the operator's administrators; agents are their own."""
+    if user.role != "admin" or not user.operator:
+        raise NotFoundError("This page is for administrators of the operator")
     platform = await cached_platform(request)
     found = await cached_overview(request, user)
     agents = [_lag(a, user.tenant_name, found.now) for a in found.agents.values() if not a.revoked]

@@ -216,6 +216,11 @@ async def test_the_command_changes_limits_and_refuses_what_is_not_one(
     assert run("set", "--max-points", "100", "--time-zone", "Europe/Berlin") == (0, "changed")
     assert run("set", "--max-points", "100") == (0, "unchanged")
     assert "max_points = 100" in run("show")[1]
+    run("set", "--operator", "no")
+    assert "operator = no" in run("show")[1]
+    assert run("set", "--operator", "yes") == (0, "changed")
+    assert run("set", "--operator", "yes", "--max-points", "100") == (0, "unchanged")
+    assert "operator = yes" in run("show")[1]
     for arguments, word in (
         (("--max-points", "601"), "max_points <= 600"),
         (("--max-entities", "99999999999"), "max_entities"),

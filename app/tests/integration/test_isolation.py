@@ -10,6 +10,8 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from feeder import AGENT, ms
+from ispvm.inventory.tenants import set_operator
+from ispvm.series.cache import Cache
 from ispvm.server import ROUTERS
 from ispvm.settings import Settings
 from ispvm.store.edition import COMPRESSED
@@ -76,6 +78,8 @@ def filled(path: str, names: list[str], world: World) -> str:
 async def test_no_endpoint_shows_another_tenant(make_world: Callable[[], Awaitable[World]]) -> None:
     mine, theirs = await make_world(), await make_world()
     for world in (mine, theirs):
+        set_operator(world.settings, world.tenant, True)
+        world.app.state.sessions = Cache(seconds=0)
         await world.sent(world.feeder.batch([world.now()]))
         await world.sent(world.feeder.heartbeat(world.now()), "heartbeat")
         await world.rolled_up()

@@ -5,7 +5,9 @@ from datetime import timedelta
 import httpx
 from feeder import Feeder
 from ispvm.inventory.people import login_link
+from ispvm.inventory.tenants import set_operator
 from ispvm.reports.billing import packed_until
+from ispvm.series.cache import Cache
 from server_world import ORIGIN, World
 
 ROUTER, PORT = "EDGE-NTH-1", "sfp28-1"
@@ -28,8 +30,19 @@ async def test_the_first_page_shows_links_errors_and_incidents(world: World) -> 
         assert "0 in 30 days" in text.replace("\u202f", "")
 
 
-async def test_only_administrators_see_the_machine_room(world: World) -> None:
+async def test_only_the_operators_administrators_see_the_machine_room(world: World) -> None:
+    world.app.state.sessions = Cache(seconds=0)
+    set_operator(world.settings, world.tenant, False)
+    refused = await page(world, "/upkeep")
+    assert refused.status_code == 404
+    assert "administrators of the operator" in refused.text
+    home = (await page(world, "/")).text
+    assert 'href="/upkeep"' not in home
+    assert 'href="/inventory"' in home
+    assert set_operator(world.settings, world.tenant, True) is True
+    assert set_operator(world.settings, world.tenant, True) is False
     text = (await page(world, "/upkeep")).text
+    assert 'href="/upkeep"' in text
     assert "poll_interface" in text
     assert "What to do" in text
     async with httpx.AsyncClient(
@@ -39,7 +52,7 @@ async def test_only_administrators_see_the_machine_room(world: World) -> None:
         assert (await reader.post(link.removeprefix(ORIGIN))).status_code == 303
         refused = await page(world, "/upkeep", reader)
         assert refused.status_code == 404
-        assert "administrators" in refused.text
+        assert "administrators of the operator" in refused.text
         home = (await page(world, "/", reader)).text
         assert 'href="/upkeep"' not in home
         assert 'href="/reports/p95"' in home
