@@ -7,6 +7,7 @@ import msgspec
 import psycopg
 import pytest
 from ispvm import cli
+from ispvm.inventory.agents import ensure_tenant
 from ispvm.inventory.seeds import SeedRefusedError, apply_to
 from ispvm.settings import Settings
 from ispvm.store import migrate as migration
@@ -100,6 +101,15 @@ async def test_a_seed_applied_again_changes_nothing_even_after_agents_spoke(
         assert apply_to(owner, world.seed) is True
     models = {d["model"] for d in (await world.devices()).values()}
     assert models == {"CHR"}
+
+
+def test_the_first_tenant_is_the_operators(owner: psycopg.Connection) -> None:
+    with owner.transaction(force_rollback=True):
+        # an appliance without tenants: an empty table of the same shape before the real one
+        owner.execute("create temp table tenant (like tenant including all)")
+        first, second = (ensure_tenant(owner, key)[0] for key in ("isp", "customer"))
+        rows = owner.execute("select id, operator from tenant").fetchall()
+    assert dict(rows) == {first: True, second: False}
 
 
 async def test_seeds_keep_out_of_a_tenant_with_real_routers(world: World, owner: psycopg.Connection) -> None:
