@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ispvm.series.cache import Cache
-from ispvm.series.query import MAX_POINTS, Resolution, choose_step
+from ispvm.series.query import MAX_POINTS, Resolution, _pace, choose_step
 from ispvm.store.upkeep import in_window
 from ispvm.web import show
 from ispvm.web.auth import Throttle
@@ -25,6 +26,17 @@ def test_buckets_are_never_too_many_nor_narrower_than_the_data(
     if max_points > 1:
         assert seconds / step <= max_points - 1
     assert step >= {"raw": interval, "1h": 3600, "1d": 86400}[resolution]
+
+
+@pytest.mark.parametrize(
+    ("apart", "pace"),
+    [
+        ([], 0), ([0], 0), ([60], 60), ([5] * 60 + [60] * 55, 60), ([5] * 720 + [60] * 10, 5),
+        ([60] * 10 + [40_000] + [60] * 10, 60), ([40_000], 0),
+    ],
+)  # fmt: skip
+def test_the_pace_is_that_of_most_of_the_time_and_no_gap(apart: list[int], pace: float) -> None:
+    assert _pace(np.cumsum([1_700_000_000, *apart])) == pace
 
 
 async def test_a_value_is_made_once_for_all_who_wait() -> None:

@@ -19,7 +19,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import numpy as np
 from ispvm_contract.registry import Metric, registry
+from numpy.typing import NDArray
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 from psycopg.types.range import Range
@@ -35,6 +37,8 @@ from ispvm.store.steps import HOUR_SECONDS, AskedSteps, ask_steps, fetch_steps
 MAX_POINTS = 600
 MAX_RANGE = timedelta(days=1830)
 STATEMENT_MS = 5_000
+# Samples that are farther apart are not neighbours: something was missing.
+GAP_SECONDS = 900
 _STEPS = (
     10,
     15,
@@ -212,8 +216,7 @@ async def read_series(
     found = None
     # What is derived follows the capacity of today as long as there are samples.
     if not HOUR_SECONDS <= step <= DAY_SECONDS or derived:
-        found = await _from_samples(connection, metric, _empty(entity, metric, step, start, end, max_points), entity,
-                                    start, end)  # fmt: skip
+        found = await _from_samples(connection, metric, entity, start, end, max_points)
     step = choose_step(seconds, max_points, entity.interval_s, "1h")
     if found is None and step <= DAY_SECONDS:
         if steps is None or steps.hours * HOUR_SECONDS != step:
@@ -233,7 +236,7 @@ async def _ask_steps(
 
 
 async def _from_samples(
-    connection: Connection, metric: Metric, series: Series, entity: Entity, start: datetime, end: datetime
+    connection: Connection, metric: Metric, entity: Entity, start: datetime, end: datetime, max_points: int
 ) -> Series | None:
     """Any buckets; None when the range is long or begins before its samples."""
     if end - start > SAMPLES_LIMIT:
@@ -242,10 +245,22 @@ async def _from_samples(
     oldest = EPOCH + timedelta(days=int(track.seconds[0]) // DAY_SECONDS) if len(track.seconds) else end.date()
     if oldest > start.date() and await _only_rolled_up(connection, entity, metric, start, oldest):
         return None
+    # What comes more often by now may once have come less often, and would be drawn as dots.
+    pace, now = _pace(track.seconds), entity.interval_s
+    step = choose_step((end - start).total_seconds(), max_points, pace if pace > 1.5 * (now or 0) else now, "raw")
+    series = _empty(entity, metric, step, start, end, max_points)
     if track.minutes:
         series.resolution = "1m"
     _take(series, track)
     return series
+
+
+def _pace(seconds: NDArray[np.int64]) -> float:
+    """How far apart the samples are that cover most of their time, in seconds; 0 when nothing is covered."""
+    apart = np.sort(np.diff(seconds))
+    apart = apart[: np.searchsorted(apart, GAP_SECONDS, "right")]
+    covered = np.cumsum(apart)
+    return float(apart[np.searchsorted(covered, covered[-1] / 2)]) if len(apart) else 0.0
 
 
 async def _from_hours(

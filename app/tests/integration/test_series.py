@@ -101,6 +101,19 @@ async def test_a_short_range_comes_from_raw_rows_with_its_gap(world: World) -> N
     assert series.avg.count(None) >= 9
 
 
+async def test_what_once_came_less_often_is_no_row_of_dots(world: World) -> None:
+    end = world.now().replace(second=0)
+    slow = [end - timedelta(minutes=m) for m in range(60, 5, -1)]
+    fast = [end - timedelta(seconds=s) for s in range(300, 0, -10)]
+    values = await fed(world, slow, 60) | await fed(world, fast, 10)
+    series = await read(world, slow[0], end, 300)
+    assert series.step_s == 120
+    same(series, expected(values, 120), 1e-6)
+    assert None not in series.avg
+    # where it only comes often, it is seen as often
+    assert (await read(world, fast[0], end, 300)).step_s == 15
+
+
 async def test_a_counter_reset_is_marked_and_its_interval_is_a_gap(world: World) -> None:
     end = world.now().replace(second=0)
     times = [end - timedelta(minutes=m) for m in range(10, 0, -1)]
@@ -205,15 +218,15 @@ async def test_samples_older_than_raw_retention_become_minute_means_once(
     )
     upkeep(strict, now=True)
     series = await read(world, times[0], end, 600)
-    assert (series.resolution, series.step_s, series.p95_from) == ("1m", 30, "minute means")
-    wanted = expected(values, 60)
+    assert (series.resolution, series.step_s, series.p95_from) == ("1m", 120, "minute means")
+    wanted = expected(values, 120)
     for at, *found in zip(series.t, series.avg, series.min, series.max, strict=True):
         if at in wanted:
             # packed as samples, then as means
             assert found == [pytest.approx(value, rel=2 * PACKED) for value in wanted[at][:3]]
     assert {at for at, value in zip(series.t, series.avg, strict=True) if value is not None} == set(wanted)
     errors = await read(world, times[0], end, 600, metric="interface.rx_errors_total")
-    assert set(errors.avg) == {0.0, None}
+    assert set(errors.avg) == {0.0}
     thin = "select max(length(samples)) from sample_day where low is not null"
     before = owner.execute(thin).fetchone()
     upkeep(strict, now=True)
@@ -363,8 +376,10 @@ async def test_a_port_keeps_its_history_when_its_place_in_the_set_changes(world:
     ]
     sets = {set_id(order): order for order in orders}
     await world.sent(Batch(1, uuid4(), ms(end), AGENT, sets, polls, [], world.feeder.inventory()))
-    series = await read(world, end - timedelta(minutes=3), end, 60)
-    assert [v for v in series.max if v is not None] == [100.0, 200.0, 300.0]
+    for minutes, value in ((3, 100.0), (2, 200.0), (1, 300.0)):
+        start = end - timedelta(minutes=minutes)
+        series = await read(world, start, start + timedelta(minutes=1), 60)
+        assert [v for v in series.max if v is not None] == [value]
 
 
 REFUSED: list[tuple[dict[str, object], int, str]] = [
