@@ -5,8 +5,9 @@ an hour to a day come from the daily rollup, which holds what it made of the sam
 ends of the range. Only days that are not over are read from their samples. Wider ones are made of samples up to 200
 days, and of the days' sketches beyond. Where samples are no longer kept, buckets are wider instead.
 
-Buckets are never narrower than most of the samples are apart. One without a value is a gap, and null. p95 is the value that 95 % of the samples do not exceed (nearest rank),
-never a percentile of percentiles; `p95_from` says what it was read from.
+Buckets are never narrower than most of the samples are apart. One without a value is a gap, and null. p95 is the value
+that 95 % of the samples do not exceed (nearest rank), never a percentile of percentiles; `p95_from` says what it was
+read from.
 """
 
 from __future__ import annotations
