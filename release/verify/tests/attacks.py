@@ -589,6 +589,9 @@ class Lab:
             "ECDSA with bytes after it": lambda p: edit(
                 p / ECDSA, lambda d: formats.encode(base64.b64decode(d) + b"x").encode() + b"\n"
             ),
+            "ECDSA of full length with bytes after it": write(
+                ECDSA, lambda p: formats.encode(self._longest(message(p)) + b"x") + "\n"
+            ),
             "ECDSA with a zero more than the numbers need": lambda p: edit(p / ECDSA, self._padded),
             "ECDSA that is no DER": write(ECDSA, lambda _: formats.encode(b"x" * 70) + "\n"),
         }
@@ -634,6 +637,13 @@ class Lab:
         data = base64.b64decode(text)
         s = int.from_bytes(data[42:], "little") + verify.ED_L
         return formats.encode(data[:42] + s.to_bytes(32, "little"))
+
+    def _longest(self, message: bytes) -> bytes:
+        """A signature whose numbers both need all their bytes: one of four is as long as that."""
+        while True:
+            made = base64.b64decode(formats.ecdsa(self.keys.ecdsa(), message))
+            if len(made) == 72:
+                return made
 
     @staticmethod
     def _padded(data: bytes) -> bytes:
