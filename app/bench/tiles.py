@@ -45,25 +45,15 @@ def run(machine: Machine, scale: Scale) -> Iterator[Figure]:
         f"{scale.tiles_routers:,} routers × 50 interfaces; `/api/v1/summary`; meanwhile {len(sent)} batches of"
         f" {fleet.per_batch} routers came in, {_ms(sent):.0f} ms each (p50)"
     )
-    limit = Beside("empty HTTP answer", [_ms(often_floor)])
-    yield Figure(
-        "tiles", "NOC summary, uncached, asked five times a second, p50", "ms", [_ms(often.made)], "≤ 20 ms",
-        limit=limit, remark=note,
-    )  # fmt: skip
-    yield Figure(
-        "tiles", "NOC summary, uncached, asked five times a second, p95", "ms", [_ms(often.made, 0.95)], limit=limit
-    )
-    note = (
-        "after ten seconds little of what an answer needs is left in the processor's caches, not even of an empty one's"
-    )
-    limit = Beside("empty HTTP answer", [_ms(floor)])
-    yield Figure(
-        "tiles", "NOC summary, uncached, asked every ten seconds, p50", "ms", [_ms(seldom.made)], "≤ 20 ms",
-        limit=limit, remark=note,
-    )  # fmt: skip
-    yield Figure(
-        "tiles", "NOC summary, uncached, asked every ten seconds, p95", "ms", [_ms(seldom.made, 0.95)], limit=limit
-    )
+    cold = "then little of what an answer needs is left in the processor's caches, not even of an empty one's"
+    for asked, empty, how, remark in (
+        (often, often_floor, "five times a second", note),
+        (seldom, floor, "every ten seconds", cold),
+    ):
+        limit = Beside("empty HTTP answer", [_ms(empty)])
+        what = f"NOC summary, uncached, asked {how}"
+        yield Figure("tiles", f"{what}, p50", "ms", [_ms(asked.made)], "≤ 20 ms", limit=limit, remark=remark)
+        yield Figure("tiles", f"{what}, p95", "ms", [_ms(asked.made, 0.95)], limit=limit)
     yield Figure("tiles", "NOC summary, cached, p50", "ms", [_ms(seldom.cached)], limit=limit)
 
 
