@@ -258,10 +258,10 @@ async def _from_samples(
 
 def _pace(seconds: NDArray[np.int64]) -> float:
     """How far apart the samples are that cover most of their time, in seconds; 0 when nothing is covered."""
-    apart = np.sort(np.diff(seconds))
-    apart = apart[: np.searchsorted(apart, GAP_SECONDS, "right")]
-    covered = np.cumsum(apart)
-    return float(apart[np.searchsorted(covered, covered[-1] / 2)]) if len(apart) else 0.0
+    apart = np.diff(seconds)
+    often = np.bincount(apart[apart <= GAP_SECONDS], minlength=1)  # by seconds apart
+    covered = np.cumsum(often * np.arange(len(often)))
+    return float(np.searchsorted(covered, covered[-1] / 2))
 
 
 async def _from_hours(
